@@ -10,6 +10,7 @@
 //! | `vm`, `vm-test` | [`vm`] | tests in a virtual machine, with version 2 of cgroups and with systemd: all that see it, or the runtime's |
 //! | `validate` | [`validate`] | OCI runtimes side by side under the validation suite of runtime-tools |
 //! | `peers` | [`peers`] | podman, containerd and dockerd on our OCI runtime, side by side with runc; images that go round |
+//! | `compare-builds` | [`builds`] | Dockerfiles built by us and by a real daemon, their images compared |
 //! | `sdk` | [`sdk`] | the integration tests of Docker's SDKs, against ours and beside Docker's |
 //! | `bench` | [`bench`] | the promised figures, side by side with other engines |
 //!
@@ -17,6 +18,7 @@
 //! its time.
 
 mod bench;
+mod builds;
 mod check;
 mod debian;
 mod dist;
@@ -54,6 +56,10 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   soak [SECONDS]       random verbs by eight clients, the daemon killed again and again: half an hour if not said
   peers [PEER]...      run podman, containerd and docker on the OCI runtime, each step side by side with runc; and images that go
                        round among longshored, dockerd, podman, skopeo and a registry (`peers images`)
+  compare-builds --docker unix:///SOCKET [--dockerfiles DIRECTORY] [WORD]...
+                       build a corpus of Dockerfiles (those with a word in their name) with ours and with this daemon, by the
+                       classic API and by BuildKit's, and compare images down to the bytes, exit codes and errors; or what both
+                       say of the Dockerfiles of well-known projects in a directory
   sdk [--docker unix:///SOCKET[@NETNS]] [SUITE]...
                        run the integration tests of docker-py, dockerode and bollard; fails if one fails that is not in
                        xtask/src/sdk/expected.toml; docker: run them against this daemon, too, from that network namespace
@@ -87,6 +93,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ("soak", []) => check::soak("1800"),
         ("soak", [seconds]) => check::soak(seconds),
         ("peers", names) => peers::run(names),
+        ("compare-builds", options) => builds::run(options),
         ("sdk", options) => sdk::run(options),
         ("bench", options) => bench::run(options),
         ("vm", words) => vm::command(words),

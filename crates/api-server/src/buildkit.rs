@@ -11,6 +11,7 @@
 //! - [`service`] knows the calls, [`build`] what builds there are and what becomes of one.
 //! - [`attributes`] reads what a client wants of a Dockerfile: pure. [`inputs`] has it come with what it is built from:
 //!   [`local`] has the client send its files, [`layout`] its images, [`remote`] has a context whole.
+//! - [`outputs`] brings what was built to where the client wants it.
 //! - [`progress`] is what a client sees of a build, [`follow`] what makes it so; [`failure`] what it reads where one fails.
 //! - [`tunnel`] is a session that is opened by a call, not by a request of its own.
 //! - [`questions`] are what a client asks of a Dockerfile instead of building it.
@@ -26,6 +27,8 @@ mod follow;
 mod inputs;
 mod layout;
 mod local;
+mod modes;
+mod outputs;
 mod progress;
 mod questions;
 mod remote;

@@ -128,6 +128,7 @@ const ROUTES: &[Route] = routes![
     GET    "/system/df"            Plain   disk::usage,
     POST   "/images/prune"         Plain  disk::prune_images,
     GET    "/longshore/images/budget" Plain disk::image_budget,
+    GET    "/longshore/images/{}/files" Plain save::files,
     GET    "/longshore/exposure"   Plain  live::exposure,
     GET    "/longshore/registry/manifest" Plain registry_manifest::read,
     PUT    "/longshore/registry/manifest" Plain registry_manifest::write,

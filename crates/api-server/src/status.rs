@@ -63,6 +63,7 @@ failures! {
     ops::archive::ArchiveError,
     ops::attach::AttachError,
     ops::build::BuildError,
+    ops::build::outputs::OutputError,
     ops::build_cache::CachePruneError,
     ops::changes::ChangesError,
     ops::checkpoint::CheckpointError,

@@ -1,6 +1,7 @@
 //! Build arguments and where they are known.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use dockerfile::{Arg, Fault};
 
@@ -33,10 +34,10 @@ pub struct Platforms {
 /// The arguments of a build, as one of its stages knows them.
 #[derive(Clone, Debug, Default)]
 pub struct Arguments {
-    /// What the user said.
-    given: BTreeMap<String, Option<String>>,
-    /// Those before the first stage.
-    global: BTreeMap<String, Option<String>>,
+    /// What the user said; of all stages together.
+    given: Arc<BTreeMap<String, Option<String>>>,
+    /// Those before the first stage; of all stages together.
+    global: Arc<BTreeMap<String, Option<String>>>,
     /// Those of this stage.
     known: BTreeMap<String, Option<String>>,
     /// Every name that an `ARG` had.
@@ -58,7 +59,7 @@ impl Arguments {
                 global.insert(format!("{prefix}{name}"), Some(value.to_owned()));
             }
         }
-        Arguments { given, global, ..Arguments::default() }
+        Arguments { given: Arc::new(given), global: Arc::new(global), ..Arguments::default() }
     }
 
     /// An `ARG` before the first stage.
@@ -66,7 +67,7 @@ impl Arguments {
         self.add(arg);
         // One without a value means what is known already.
         if arg.default.is_some() || !self.global.contains_key(&arg.name) {
-            self.global.insert(arg.name.clone(), arg.default.clone());
+            Arc::make_mut(&mut self.global).insert(arg.name.clone(), arg.default.clone());
         }
     }
 
@@ -85,7 +86,17 @@ impl Arguments {
 
     /// The same for another stage, in which none is known yet.
     pub fn for_stage(&self) -> Arguments {
-        Arguments { known: BTreeMap::new(), ..self.clone() }
+        Arguments { given: self.given.clone(), global: self.global.clone(), ..Arguments::default() }
+    }
+
+    /// The same for a stage that begins with this one: as with BuildKit it knows what this one knows.
+    pub fn for_child(&self) -> Arguments {
+        Arguments { known: self.known.clone(), ..self.for_stage() }
+    }
+
+    /// What those of a stage take, in bytes.
+    pub fn stage_bytes(&self) -> usize {
+        self.known.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, String::len)).sum()
     }
 
     /// What a stage has named.
@@ -165,6 +176,8 @@ mod tests {
         stage.add(&arg("NONE", None));
         assert_eq!(stage.environment(&["B=env".into()]), ["G=global", "HTTP_PROXY=p", "TARGETARCH=amd64"]);
         assert!(!stage.counts("HTTP_PROXY=p") && stage.counts("G=global"));
+        assert_eq!(stage.for_child().get("B").as_deref(), Some("b"));
+        assert_eq!(stage.stage_bytes(), "GBbTARGETARCHNONE".len());
         all.merge(&stage);
         assert_eq!(all.unused(), ["LOST", "NIL"]);
     }

@@ -18,10 +18,13 @@
 //! Deliberately not here: files, images, containers (all `engine`), the language (`dockerfile`).
 
 pub mod cache;
+pub mod early;
 pub mod go;
+pub mod modes;
 pub mod mounts;
 pub mod plan;
 pub mod ports;
+pub mod shared;
 pub mod stage;
 
 mod args;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dockerfile::{Dockerfile, Instruction, Kind, Pair, expand};
 use errdefs::ErrorKind;
+use oci::{Reference, ReferenceError};
 
 use crate::args::Arguments;
 
@@ -14,7 +15,8 @@ pub struct Wanted {
     pub target: String,
     /// Labels of the outcome.
     pub labels: BTreeMap<String, String>,
-    /// Whether several stages may have one name, of which the last one counts: as with BuildKit, which only warns.
+    /// Whether names are BuildKit's. Several stages may have one, of which the last one counts: it only warns. A `FROM`
+    /// means a stage in lower case alone, and what is no stage has to be the name of an image.
     pub same_names: bool,
 }
 
@@ -72,6 +74,14 @@ pub enum PlanError {
     /// Nothing is left of a base's name.
     #[error("base name ({0}) should not be blank")]
     BlankBase(String),
+    /// The name of a base can be that of no image. BuildKit's sentence.
+    #[error("failed to parse stage name {name:?}: {source}")]
+    BaseName {
+        /// As it is named.
+        name: String,
+        /// Why.
+        source: ReferenceError,
+    },
     /// A stage copies from itself.
     #[error("invalid from flag value {0}: refers to current build stage")]
     FromItself(String),
@@ -109,7 +119,8 @@ pub fn plan(dockerfile: &Dockerfile, wanted: &Wanted, arguments: &Arguments) -> 
         if base.len().max(platform.len()) > BASE_MAX {
             return Err(PlanError::Expand(dockerfile::Fault::TooLong));
         }
-        let base = match names.get(base.to_lowercase().as_str()) {
+        let known = if wanted.same_names { base.clone() } else { base.to_lowercase() };
+        let base = match names.get(known.as_str()) {
             Some(stage) => Base::Stage(*stage),
             None if base.is_empty() => return Err(PlanError::BlankBase(stage.base.clone())),
             None if base == "scratch" => Base::Scratch,
@@ -135,6 +146,9 @@ pub fn plan(dockerfile: &Dockerfile, wanted: &Wanted, arguments: &Arguments) -> 
     }
     let reached = reached(target, &needs);
     stages.retain(|stage| reached.contains(&stage.index));
+    if wanted.same_names {
+        stages.iter().try_for_each(check_base)?;
+    }
     if let Some(last) = stages.last_mut() {
         last.added = wanted.labels.len();
         last.instructions.extend(wanted.labels.iter().map(|(name, value)| label(name, value)));
@@ -143,19 +157,25 @@ pub fn plan(dockerfile: &Dockerfile, wanted: &Wanted, arguments: &Arguments) -> 
     Ok(Plan { steps: steps + dockerfile.arguments.len(), stages })
 }
 
+/// Refuses the name of an image that can be none.
+fn check_base(stage: &PlannedStage) -> Result<(), PlanError> {
+    let Base::Image(name) = &stage.base else { return Ok(()) };
+    let checked = name.parse::<Reference>();
+    checked.map(drop).map_err(|source| PlanError::BaseName { name: name.clone(), source })
+}
+
 fn target(dockerfile: &Dockerfile, wanted: &Wanted) -> Result<usize, PlanError> {
     let name = wanted.target.as_str();
     let last = dockerfile.stages.len().checked_sub(1);
     if name.is_empty() {
         return last.ok_or(PlanError::NoStage);
     }
-    let number = name.parse().ok().filter(|index| last.is_some_and(|last| *index <= last));
     let is_named = |stage: &dockerfile::Stage| stage.name.eq_ignore_ascii_case(name);
     let named = match wanted.same_names {
         true => dockerfile.stages.iter().rposition(is_named),
         false => dockerfile.stages.iter().position(is_named),
     };
-    named.or(number).ok_or_else(|| PlanError::Target(name.to_owned()))
+    named.ok_or_else(|| PlanError::Target(name.to_owned()))
 }
 
 /// The stages whose files are copied or mounted.
@@ -221,8 +241,7 @@ mod tests {
         let image = |name: &str| Base::Image(name.to_owned());
         assert_eq!(planned(text, "one"), Ok((3, vec![(0, image("a:1"))])));
         let all = vec![(0, image("a:1")), (1, image("b")), (2, Base::Stage(0)), (3, Base::Scratch)];
-        assert_eq!(planned(text, ""), Ok((10, all.clone())));
-        assert_eq!(planned(text, "3"), Ok((10, all)));
+        assert_eq!(planned(text, ""), Ok((10, all)));
         assert_eq!(planned(text, "TWO"), Ok((3, vec![(1, image("b"))])));
         assert_eq!(planned("FROM a AS x\nFROM b\n", ""), Ok((1, vec![(1, image("b"))])));
     }
@@ -239,9 +258,20 @@ mod tests {
     }
 
     #[test]
+    fn capitals_mean_no_stage_where_names_are_buildkits() {
+        let dockerfile = dockerfile::parse("FROM a AS Base\nFROM Base\n").unwrap();
+        let of = |same_names| plan(&dockerfile, &Wanted { same_names, ..Wanted::default() }, &Arguments::default());
+        assert_eq!(of(false).unwrap().stages[1].base, Base::Stage(0));
+        let wanted = "failed to parse stage name \"Base\": invalid reference format: repository name (library/Base) must be lowercase";
+        assert_eq!(of(true).unwrap_err().to_string(), wanted);
+    }
+
+    #[test]
     fn what_cannot_be_planned_is_told() {
         for (text, target, wanted) in [
             ("FROM a\n", "b", "target stage \"b\" could not be found"),
+            // Docker's flag takes no numbers, other than `--from`.
+            ("FROM a\n", "0", "target stage \"0\" could not be found"),
             ("FROM a AS b\nFROM c AS b\n", "", "b stage name already used"),
             ("FROM $NONE\n", "", "base name ($NONE) should not be blank"),
             ("FROM a\nCOPY --from=0 a b\n", "", "invalid from flag value 0: refers to current build stage"),

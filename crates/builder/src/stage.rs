@@ -11,6 +11,7 @@ use oci::image::{Empty, ExecConfig, Healthcheck};
 
 use crate::args::{Arguments, VALUES_MAX};
 use crate::go;
+use crate::modes::Modes;
 use crate::mounts::{self, MountError, RunMount};
 use crate::ports::{PortError, exposed};
 
@@ -42,7 +43,7 @@ pub enum StepError {
     #[error(transparent)]
     Port(#[from] PortError),
     /// A signal is none.
-    #[error("Invalid signal: {0}")]
+    #[error("invalid signal: {0}")]
     Signal(String),
     /// Permission bits are none.
     #[error("invalid chmod parameter: '{0}'. it should be octal string and between 0 and 07777")]
@@ -362,8 +363,7 @@ impl Stage {
             check_checksum(&files)?;
         }
         if !files.chmod.is_empty() {
-            let mode = u32::from_str_radix(&files.chmod, 8).ok().filter(|mode| *mode <= 0o7777);
-            mode.ok_or_else(|| StepError::Mode(files.chmod.clone()))?;
+            Modes::parse(&files.chmod).map_err(|_| StepError::Mode(files.chmod.clone()))?;
         }
         let whole = self.absolute(&files.destination);
         let told = std::mem::replace(&mut files.destination, whole);

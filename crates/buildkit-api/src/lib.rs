@@ -9,7 +9,7 @@
 //! - [`server`] answers calls of a client, [`channel`] makes calls to one. Every call of ours has one message one way.
 //! - [`messages`]: the messages of which we read or write something, with these fields alone.
 //! - [`session`]: sessions by id, while their connections live.
-//! - [`files`]: the files of a directory of the client's (fsutil's protocol).
+//! - [`files`]: the files of a directory of the client's (fsutil's protocol); [`outputs`]: what a build came to, for the client.
 //!
 //! The other end may be anybody: a message has at most [`frame::MESSAGE_MAX`] bytes, a directory at most
 //! [`files::ENTRIES_MAX`] entries, and a path leads nowhere but down. Whoever waits for a client that has gone is told.
@@ -25,6 +25,7 @@ pub mod channel;
 pub mod files;
 pub mod frame;
 pub mod messages;
+pub mod outputs;
 pub mod server;
 pub mod session;
 pub mod status;

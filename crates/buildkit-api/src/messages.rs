@@ -11,15 +11,15 @@ mod sessions;
 pub use build::{SourceError, VertexError};
 pub use common::{Any, Empty, Platform, RpcStatus, Timestamp};
 pub use control::{
-    BuildkitVersion, DiskUsageResponse, Exporter, InfoResponse, ListWorkersResponse, Position, PruneRequest, Range,
-    SolveRequest, SolveResponse, SourceInfo, StatusRequest, StatusResponse, UsageRecord, Vertex, VertexLog,
-    VertexStatus, VertexWarning, WorkerRecord,
+    BuildkitVersion, CacheEntry, CacheOptions, DiskUsageResponse, Exporter, InfoResponse, ListWorkersResponse,
+    Position, PruneRequest, Range, SolveRequest, SolveResponse, SourceInfo, StatusRequest, StatusResponse, UsageRecord,
+    Vertex, VertexLog, VertexStatus, VertexWarning, WorkerRecord,
 };
 pub use definition::Definition;
 pub use gateway::{
     ApiCap, BridgeResult, BridgeSolveRequest, BridgeSolveResponse, EvaluateRequest, PongResponse, Ref, ReturnRequest,
 };
 pub use sessions::{
-    AgentBytes, CheckAgentRequest, CredentialsRequest, CredentialsResponse, GetSecretRequest, GetSecretResponse,
-    Packet, PacketKind, ReadContentRequest, ReadContentResponse, Stat,
+    AgentBytes, CheckAgentRequest, CredentialsRequest, CredentialsResponse, FileBytes, GetSecretRequest,
+    GetSecretResponse, Packet, PacketKind, ReadContentRequest, ReadContentResponse, Stat,
 };

@@ -53,6 +53,31 @@ impl Status {
         Status { code: code as i32, message: message.into(), details: Vec::new() }
     }
 
+    /// The number's name, as Go writes it (google.golang.org/grpc/codes, String).
+    pub fn name(&self) -> String {
+        const NAMES: [&str; 17] = [
+            "OK",
+            "Canceled",
+            "Unknown",
+            "InvalidArgument",
+            "DeadlineExceeded",
+            "NotFound",
+            "AlreadyExists",
+            "PermissionDenied",
+            "ResourceExhausted",
+            "FailedPrecondition",
+            "Aborted",
+            "OutOfRange",
+            "Unimplemented",
+            "Internal",
+            "Unavailable",
+            "DataLoss",
+            "Unauthenticated",
+        ];
+        let known = usize::try_from(self.code).ok().and_then(|code| NAMES.get(code));
+        known.map_or_else(|| format!("Code({})", self.code), |name| (*name).to_owned())
+    }
+
     /// The other end has gone, or does not speak HTTP/2.
     pub(crate) fn broken(err: &h2::Error) -> Status {
         Status::new(Code::Unavailable, err.to_string())

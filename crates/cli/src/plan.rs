@@ -12,6 +12,7 @@ pub mod health;
 pub mod ipam;
 pub mod mount;
 pub mod network;
+pub mod outputs;
 pub mod ports;
 pub mod proxies;
 pub mod security;

@@ -34,6 +34,12 @@ pub struct BuildOptions {
     pub quiet: bool,
     /// Whether what is known is done again.
     pub no_cache: bool,
+    /// Whether the container of a command that fails is left to us, who are told of it. Only our daemon knows that.
+    pub keep_failed: bool,
+    /// Whether of each step is told why it was done again. Only our daemon knows that.
+    pub explain: bool,
+    /// Stages of which that is done again, by name. Only our daemon knows that.
+    pub no_cache_stages: Vec<String>,
     /// Whether base images are looked for in registries even if they are there.
     pub pull: bool,
     /// Whether containers go that ended well.
@@ -42,6 +48,8 @@ pub struct BuildOptions {
     pub force_remove: bool,
     /// Images to be cached from.
     pub cache_from: Vec<String>,
+    /// Where it is left what steps came to.
+    pub cache_to: Vec<String>,
     /// `NAME:ADDRESS`.
     pub extra_hosts: Vec<String>,
     /// Security options.
@@ -64,6 +72,8 @@ pub struct BuildOptions {
     pub contexts: BTreeMap<String, String>,
     /// The session on which the daemon asks for secrets and agents; empty for none.
     pub session: String,
+    /// Ours: the time that nothing in the image may be later than, in seconds since 1970.
+    pub reproducible: Option<i64>,
     /// What is shown to registries.
     pub logins: BTreeMap<String, AuthConfig>,
 }
@@ -72,9 +82,15 @@ impl BuildOptions {
     /// The request's path.
     pub fn path(&self) -> String {
         let json = |value: Result<String, serde_json::Error>| value.expect("texts and numbers are always JSON");
+        // Ours alone: dockerd's own builder knows no such thing.
+        let cache_to = match self.cache_to.is_empty() {
+            true => String::new(),
+            false => json(serde_json::to_string(&self.cache_to)),
+        };
         let mut query = Query::new("/build")
             .with("buildargs", &json(serde_json::to_string(&self.arguments)))
             .with("cachefrom", &json(serde_json::to_string(&self.cache_from)))
+            .with_text("cacheto", &cache_to)
             .with("labels", &json(serde_json::to_string(&self.labels)))
             .with("ulimits", &json(serde_json::to_string(&self.ulimits)))
             .with_text("dockerfile", &self.dockerfile)
@@ -89,12 +105,20 @@ impl BuildOptions {
             .with_text("session", &self.session)
             .with_flag("q", self.quiet)
             .with_flag("nocache", self.no_cache)
+            .with_flag("explain", self.explain)
+            .with_flag("keepfailed", self.keep_failed)
             .with_flag("pull", self.pull)
             .with("rm", if self.remove { "1" } else { "0" })
             .with_flag("forcerm", self.force_remove)
             .with("version", "1");
         if !self.contexts.is_empty() {
             query = query.with("buildcontexts", &json(serde_json::to_string(&self.contexts)));
+        }
+        if !self.no_cache_stages.is_empty() {
+            query = query.with("nocachefilter", &json(serde_json::to_string(&self.no_cache_stages)));
+        }
+        if let Some(secs) = self.reproducible {
+            query = query.with("source-date-epoch", &secs.to_string()).with("rewrite-timestamp", "1");
         }
         for (name, number) in &self.numbers {
             query = query.with(name, &number.to_string());

@@ -98,6 +98,12 @@ pub async fn save(client: &Client, names: &[String], platform: &str) -> Result<A
     client.stream(Method::GET, &query.build(), Payload::Empty).await
 }
 
+/// The files of an image in an archive: Longshore's own.
+pub async fn files(client: &Client, image: &str) -> Result<Answer, ClientError> {
+    let path = format!("/longshore/images/{image}/files");
+    client.stream(Method::GET, &path, Payload::Empty).await
+}
+
 /// A platform as requests carry it.
 fn platform_json(text: &str) -> String {
     let parts: Vec<&str> = text.split('/').collect();

@@ -270,10 +270,14 @@ impl Checking {
             "" => String::new(),
             text => self.platform(stage, text, &mut known)?,
         };
-        let base = match names.get(&base.to_lowercase()) {
+        // A stage is meant in lower case alone, as when it is built.
+        let base = match names.get(&base) {
             Some(stage) => Base::Stage(*stage),
             None if base == "scratch" => Base::Scratch,
-            None => Base::Image(WantedImage { name: base, platform }),
+            None => match base.parse::<Reference>() {
+                Ok(_) => Base::Image(WantedImage { name: base, platform }),
+                Err(err) => return Err(Failure::at(lines, format!("failed to parse stage name {base:?}: {err}"))),
+            },
         };
         let (needs, images) = (Vec::new(), Vec::new());
         Ok(Node { name: stage.name.clone(), lines, base, needs, images, used: known })

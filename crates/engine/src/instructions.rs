@@ -50,7 +50,7 @@ pub enum InstructionError {
     #[error("Invalid range format for containerPort: {0}")]
     PortRange(String),
     /// A signal is none.
-    #[error("Invalid signal: {0}")]
+    #[error("invalid signal: {0}")]
     Signal(String),
     /// A trigger within a trigger.
     #[error("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")]

@@ -23,32 +23,43 @@ pub fn derive(
     reference: Option<Reference>,
     configure: impl FnOnce(&mut ImageConfig),
 ) -> Result<Loaded, LoadError> {
-    let mut parsed = parent.map(|parent| (*parent.config).clone()).unwrap_or_default();
-    let below = parsed.rootfs.diff_ids.clone();
+    let mut config = parent.map(|parent| (*parent.config).clone()).unwrap_or_default();
+    let layers = config.rootfs.diff_ids.clone();
+    config.rootfs.kind = "layers".to_owned();
+    configure(&mut config);
+    config.rootfs.diff_ids = layers;
+    compose(store, config, parent.map(|parent| parent.id.clone()), reference)
+}
+
+/// Makes the image that `config` describes, whose layers are all here. Blocks until everything is on disk.
+pub fn compose(
+    store: &Store,
+    parsed: ImageConfig,
+    parent: Option<Digest>,
+    reference: Option<Reference>,
+) -> Result<Loaded, LoadError> {
+    let layers = &parsed.rootfs.diff_ids;
     let mut pins = Pins::new(store);
     // Held before the work begins: a removal meanwhile leaves them.
-    let missing = ChainId::chain(&below).into_iter().position(|chain_id| pins.hold(&chain_id).is_none());
+    let missing = ChainId::chain(layers).into_iter().position(|chain_id| pins.hold(&chain_id).is_none());
     if let Some(index) = missing {
-        return Err(LoadError::Missing { path: below[index].to_string() });
+        return Err(LoadError::Missing { path: layers[index].to_string() });
     }
-    parsed.rootfs.kind = "layers".to_owned();
-    configure(&mut parsed);
-    parsed.rootfs.diff_ids.clone_from(&below);
     let config = document(&parsed)?;
     let planned = PlannedImage {
         id: Digest::from_sha256(&Sha256::digest(&config).into()),
         config,
-        layers: below.iter().map(|_| PlannedLayer { path: Vec::new(), descriptor: None }).collect(),
+        layers: layers.iter().map(|_| PlannedLayer { path: Vec::new(), descriptor: None }).collect(),
         parsed,
         references: reference.into_iter().collect(),
         manifest: None,
         index: None,
         attestations: Vec::new(),
         layer_blobs: Vec::new(),
-        parent: parent.map(|parent| parent.id.clone()),
+        parent,
     };
     let spool = Spool::new(pins);
     let assembly = assemble(store, spool, vec![planned], &mut |_| {})?;
-    let derived = assembly.record(store, &mut |_| {})?;
-    Ok(derived.into_iter().next().expect("one image was planned"))
+    let made = assembly.record(store, &mut |_| {})?;
+    Ok(made.into_iter().next().expect("one image was planned"))
 }

@@ -29,7 +29,11 @@
 //!
 //! **Saving** ([`save`]) writes images as an archive, from what is held.
 //!
+//! **Giving away** ([`layout()`]) writes an image as a registry would have it.
+//!
 //! **Building** ([`Store::build`]) is a load of one layer above those of an image that is here.
+//!
+//! **Reproducing** ([`clamp`]) makes an image of another one without times that are later than a given one.
 //!
 //! **Layers come back.** With every layer the recipe of its tar is kept (crate `layer`), as a blob that the layer's record
 //! names. [`hold`] gives an image whose layers can be had as they were, whatever is removed meanwhile.
@@ -48,10 +52,12 @@
 
 mod attestation;
 mod build;
+mod clamp;
 mod cut;
 mod derive;
 mod evict;
 mod held;
+mod layout;
 mod load;
 mod metadata;
 mod pins;
@@ -69,11 +75,13 @@ pub use attestation::{
     Attestation, PulledAttestation, PushAttestation, attestation_blobs, attestations_of, attestations_room,
     is_attestation, push_attestations,
 };
+pub use clamp::{ClampError, clamp};
 pub use cut::{CUT_KEPT, cut_bytes, discard_cut};
-pub use derive::derive;
+pub use derive::{compose, derive};
 pub use evict::evict;
 pub use held::{Held, LayerTarError, hold};
 pub use layer::{COMPRESSOR, Compression, Compressor, Gzip};
+pub use layout::{Layout, LayoutError, LayoutOptions, layout};
 pub use load::plan::host_architecture;
 pub use load::{LoadError, LoadEvent, Loaded, WantedPlatform, load_for};
 pub use platforms::resolve_all;

@@ -66,6 +66,8 @@ pub struct PulledImage {
     pub index: Option<(Descriptor, Vec<u8>)>,
     /// The names that it gets: the tag, and the repository with the digest of what was asked for.
     pub references: Vec<Reference>,
+    /// The image that it was built from, where that is known and here.
+    pub parent: Option<Digest>,
 }
 
 /// What happens to a layer, as it happens, on any thread.
@@ -345,7 +347,7 @@ fn plan(image: &PulledImage) -> Result<PlannedImage, PullError> {
         index: image.index.clone(),
         attestations: Vec::new(),
         layer_blobs: Vec::new(),
-        parent: None,
+        parent: image.parent.clone(),
     })
 }
 

@@ -125,25 +125,7 @@ impl Session {
     ///
     /// Nothing but its manifest is fetched. A manifest that is not in an index is taken for what it is, whatever the platform.
     pub async fn resolve(&self, reference: &Reference, wanted: &Wanted) -> Result<Resolved, RegistryError> {
-        let (name, expected) = self.name_of(reference).await?;
-        let mut document = self.manifest(reference, &name, expected.as_ref()).await?;
-        let (digest, mut outermost) = (document.digest.clone(), None);
-        for _ in 0..NESTING_MAX {
-            let index = match kind(reference, &document)? {
-                Kind::Image(manifest) => {
-                    check_types(&manifest, &document.media_type)?;
-                    let (descriptor, bytes) = (document.descriptor(), document.bytes);
-                    return Ok(Resolved { digest, manifest, descriptor, bytes, index: outermost });
-                }
-                Kind::Index(index) => index,
-            };
-            let chosen = wanted.choose(&index.manifests).into_iter().next();
-            let chosen = chosen.ok_or_else(|| RegistryError::NoMatch { platform: wanted.to_string() })?;
-            let next = self.manifest(reference, chosen.digest.as_str(), Some(&chosen.digest)).await?;
-            let index = std::mem::replace(&mut document, next);
-            outermost = outermost.or_else(|| Some((index.descriptor(), index.bytes)));
-        }
-        Err(RegistryError::Nesting)
+        resolve_or(self, reference, wanted, None).await
     }
 
     /// What `reference` means: the document's address, and what its images run on, as far as they say.
@@ -422,11 +404,12 @@ fn kind(reference: &Reference, document: &Document) -> Result<Kind, RegistryErro
     }
 }
 
-/// Whether it is an image whose layers we can unpack.
-fn check_types(manifest: &Manifest, said: &str) -> Result<(), RegistryError> {
+/// Whether it is an image whose layers we can unpack, or such an artifact.
+fn check_types(manifest: &Manifest, said: &str, artifact: Option<&str>) -> Result<(), RegistryError> {
     let config = &manifest.config.media_type;
     match CONFIG_CLASSES.iter().find(|(name, _)| name == config) {
         Some((_, None)) => {}
+        None if artifact == Some(config) => {}
         // An artifact (image-spec v1.1 manifest.md, "Guidelines for Artifact Usage"). dockerd looks at classes in its own
         // manifests alone.
         None if said == media_type::OCI_MANIFEST => {
@@ -446,6 +429,35 @@ fn check_types(manifest: &Manifest, said: &str) -> Result<(), RegistryError> {
         }
     }
     Ok(())
+}
+
+/// As [`Session::resolve`], or what has layers as an image has them beside an `artifact` of that type (image-spec v1.1 manifest.md,
+/// "Guidelines for Artifact Usage").
+pub async fn resolve_or(
+    session: &Session,
+    reference: &Reference,
+    wanted: &Wanted,
+    artifact: Option<&str>,
+) -> Result<Resolved, RegistryError> {
+    let (name, expected) = session.name_of(reference).await?;
+    let mut document = session.manifest(reference, &name, expected.as_ref()).await?;
+    let (digest, mut outermost) = (document.digest.clone(), None);
+    for _ in 0..NESTING_MAX {
+        let index = match kind(reference, &document)? {
+            Kind::Image(manifest) => {
+                check_types(&manifest, &document.media_type, artifact)?;
+                let (descriptor, bytes) = (document.descriptor(), document.bytes);
+                return Ok(Resolved { digest, manifest, descriptor, bytes, index: outermost });
+            }
+            Kind::Index(index) => index,
+        };
+        let chosen = wanted.choose(&index.manifests).into_iter().next();
+        let chosen = chosen.ok_or_else(|| RegistryError::NoMatch { platform: wanted.to_string() })?;
+        let next = session.manifest(reference, chosen.digest.as_str(), Some(&chosen.digest)).await?;
+        let index = std::mem::replace(&mut document, next);
+        outermost = outermost.or_else(|| Some((index.descriptor(), index.bytes)));
+    }
+    Err(RegistryError::Nesting)
 }
 
 /// The path of the next page: `</v2/a/tags/list?last=x&n=100>; rel="next"` (RFC 8288). Only on the same registry.

@@ -57,7 +57,9 @@ mod upload;
 mod web;
 
 pub use auth::Credentials;
-pub use document::{RawManifest, Referrer, Resolved, Signed, has_manifest, mount, named_manifest, referrers};
+pub use document::{
+    RawManifest, Referrer, Resolved, Signed, has_manifest, mount, named_manifest, referrers, resolve_or,
+};
 pub use download::Progress;
 pub use error::{DialError, ExchangeError, RegistryError};
 pub use mirror::{Mirror, MirrorError, Mirrors};

@@ -49,7 +49,7 @@ fn exists(name: &str, tests: &BTreeSet<String>) -> bool {
         return bench::row_names().any(|known| known == row);
     }
     if let Some(command) = name.strip_prefix("cargo xtask ") {
-        let commands = "ci test tidy quickstart dist images bench vm vm-test validate peers soak sdk";
+        let commands = "ci test tidy quickstart dist images bench vm vm-test validate peers soak sdk compare-builds";
         return commands.split(' ').any(|known| known == command);
     }
     tests.contains(name)

@@ -9,6 +9,7 @@ use engine_api::host_config::{HostConfig, LogConfig, Ulimit};
 
 use super::failure::{not_yet, said};
 use super::layout::BlobDigest;
+use super::outputs::{not_a_number, seconds};
 
 /// Attributes, understood.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +29,8 @@ pub(super) struct Attributes {
     pub(super) options: BuildOptions,
     /// What is asked of the Dockerfile instead of building it.
     pub(super) question: Option<Question>,
+    /// `SOURCE_DATE_EPOCH`, in seconds since 1970.
+    pub(super) time: Option<i64>,
 }
 
 /// A context that is no directory of the client's.
@@ -58,6 +61,9 @@ const KEEP_GIT_DIR: &str = "build-arg:BUILDKIT_CONTEXT_KEEP_GIT_DIR";
 
 /// The build argument that says which checks count.
 const CHECK: &str = "build-arg:BUILDKIT_DOCKERFILE_CHECK";
+
+/// The build argument that says what time it is, in seconds since 1970.
+const TIME: &str = "build-arg:SOURCE_DATE_EPOCH";
 
 /// Attributes by which the client asks for something that is not there, and what that is.
 const REFUSED: &[(&str, &str)] =
@@ -91,6 +97,13 @@ pub(super) fn read(given: &BTreeMap<String, String>, host_network: bool) -> Resu
     if let Err(err) = CheckOptions::parse(check.as_deref().unwrap_or_default()) {
         return Err(said(format!("failed to parse build-arg:BUILDKIT_DOCKERFILE_CHECK: {err}")));
     }
+    let time = match text(TIME) {
+        "" => None,
+        value => Some(
+            seconds(value)
+                .ok_or_else(|| said(format!("invalid SOURCE_DATE_EPOCH: {value}: {}", not_a_number(value))))?,
+        ),
+    };
     let arguments = named("build-arg:").into_iter().filter(|(name, _)| !name.starts_with("BUILDKIT_"));
     Ok(Attributes {
         dockerfile: given.get("filename").map_or("Dockerfile", String::as_str).to_owned(),
@@ -104,8 +117,9 @@ pub(super) fn read(given: &BTreeMap<String, String>, host_network: bool) -> Resu
             labels: named("label:"),
             target: text("target").to_owned(),
             platform: text("platform").to_owned(),
-            // Without names it means all stages; with some we do more again than was asked for.
-            no_cache: given.contains_key("no-cache"),
+            // Without names it means all stages.
+            no_cache: given.get("no-cache").is_some_and(String::is_empty),
+            no_cache_stages: fields(text("no-cache")).map(str::to_owned).collect(),
             pull: text("image-resolve-mode") == "pull",
             remove: true,
             force_remove: true,
@@ -114,6 +128,7 @@ pub(super) fn read(given: &BTreeMap<String, String>, host_network: bool) -> Resu
             ..BuildOptions::default()
         },
         question,
+        time,
     })
 }
 
@@ -245,6 +260,8 @@ mod tests {
         assert_eq!(all.options.host.extra_hosts, Some(vec!["h:1.2.3.4".to_owned(), "i:::1".to_owned()]));
         assert_eq!((all.options.host.shm_size, all.options.host.network_mode.as_str()), (65536, "default"));
         assert_eq!(all.context_in, ("context".to_owned(), Some("s".to_owned())));
+        let some = of(&[("no-cache", "one,Two")]).unwrap().options;
+        assert_eq!((some.no_cache, some.no_cache_stages.join(" ")), (false, "one Two".to_owned()));
         let plain = of(&[]).unwrap();
         assert_eq!((plain.remote, plain.dockerfile_is_local), (None, false));
         let remote = |given: &[(&str, &str)]| {
@@ -287,6 +304,7 @@ mod tests {
             ("ulimit", "nofile", "failed to parse ulimit: invalid ulimit argument: nofile"),
             ("add-hosts", "h", "failed to parse additional hosts: invalid key-value pair h"),
             ("shm-size", "x", "invalid shm-size value: x"),
+            (TIME, "x", "invalid SOURCE_DATE_EPOCH: x: strconv.ParseInt: parsing \"x\": invalid syntax"),
         ] {
             assert_eq!(of(&[(name, value)]).unwrap_err().message, wanted, "{name}");
         }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use buildkit_api::messages::{Exporter, ReturnRequest, SolveRequest};
+use buildkit_api::messages::{CacheOptions, Exporter, ReturnRequest, SolveRequest};
 use buildkit_api::status::{Code, Status};
+use engine::ops::build::{CacheFrom, CacheOptionError, CacheTo};
 use tokio::sync::{oneshot, watch};
 
 use super::progress::Progress;
@@ -30,13 +31,26 @@ pub(crate) struct Build {
     pub(crate) exporters: Vec<Exporter>,
     /// Whether the client lets commands have the host's network.
     pub(crate) allows_host_network: bool,
+    /// Where steps are known, and where it is left what they came to.
+    pub(crate) caches: Result<(Vec<CacheFrom>, Vec<CacheTo>), CacheOptionError>,
     pub(crate) progress: Progress,
-    /// Images, by the names under which the client knows them.
-    outcomes: Mutex<BTreeMap<String, String>>,
+    /// By the names under which the client knows them.
+    outcomes: Mutex<BTreeMap<String, Outcome>>,
     /// Why the last one did not come.
     failure: Mutex<Option<Status>>,
     returned: Mutex<Option<oneshot::Sender<ReturnRequest>>>,
     ended: watch::Sender<bool>,
+}
+
+/// What a Dockerfile came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    /// Its image.
+    pub(crate) image: String,
+    /// What it is for: `linux/amd64`.
+    pub(crate) platform: String,
+    /// `SOURCE_DATE_EPOCH`: what times of files become where they are sent, in seconds since 1970.
+    pub(crate) time: Option<i64>,
 }
 
 /// All builds, by name.
@@ -62,6 +76,7 @@ impl Build {
             progress: Progress::new(&request.reference),
             reference: request.reference,
             session: request.session,
+            caches: caches(&request.cache.unwrap_or_default()),
             exporters,
             allows_host_network: request.entitlements.iter().any(|name| name == "network.host"),
             outcomes: Mutex::default(),
@@ -78,16 +93,16 @@ impl Build {
         let _ = self.ended.subscribe().wait_for(|&ended| ended).await;
     }
 
-    /// Keeps an image; answers its name.
-    pub(crate) fn keep(&self, image: String) -> String {
+    /// Keeps an outcome; answers its name.
+    pub(crate) fn keep(&self, outcome: Outcome) -> String {
         let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
         let name = format!("outcome-{}", outcomes.len());
-        outcomes.insert(name.clone(), image);
+        outcomes.insert(name.clone(), outcome);
         name
     }
 
-    /// The image of a name.
-    pub(crate) fn outcome(&self, name: &str) -> Option<String> {
+    /// The outcome of a name.
+    pub(crate) fn outcome(&self, name: &str) -> Option<Outcome> {
         self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
@@ -109,6 +124,13 @@ impl Build {
             let _ = sender.send(request);
         }
     }
+}
+
+fn caches(options: &CacheOptions) -> Result<(Vec<CacheFrom>, Vec<CacheTo>), CacheOptionError> {
+    let from = options.imports.iter().map(|entry| CacheFrom::of(&entry.kind, &entry.attributes));
+    let to = options.exports.iter().map(|entry| CacheTo::of(&entry.kind, &entry.attributes));
+    let to = to.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
+    Ok((from.collect::<Result<_, _>>()?, to))
 }
 
 impl Builds {

@@ -1,13 +1,17 @@
 //! What a build tells, told to its client.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use buildkit_api::status::Status;
 use engine::ops::build::{BuildLine, Building, Findings, PartEvent};
 
 use super::build::Build;
 use super::failure::{self, Place};
-use super::progress::Part;
+use super::progress::{Part, Progress};
+
+/// What clients read of a part that was given up because another one has failed. They show it as CANCELED (BuildKit's
+/// util/progress/progressui).
+const GIVEN_UP: &str = "context canceled";
 
 /// What a build came to.
 #[derive(Debug, Default)]
@@ -26,29 +30,15 @@ pub(super) async fn follow(
     warned: Option<&str>,
 ) -> Result<Followed, Status> {
     let progress = &build.progress;
-    let (mut parts, mut now): (BTreeMap<usize, Part>, Option<Part>) = (BTreeMap::new(), None);
+    let mut parts = Parts::default();
     let mut followed = Followed::default();
     while let Some(line) = building.next().await {
         match line {
-            Ok(BuildLine::At(line)) => place.line = line,
-            Ok(BuildLine::Part(event)) => match event {
-                PartEvent::Begun { number, name, after } => {
-                    let part = progress.begin(&name, after.and_then(|after| parts.get(&after))).await;
-                    parts.insert(number, part.clone());
-                    now = Some(part);
-                }
-                PartEvent::Cached => now.iter_mut().for_each(Part::is_cached),
-                PartEvent::Output { is_error, bytes } => {
-                    if let Some(part) = &now {
-                        progress.log(part, is_error, bytes).await;
-                    }
-                }
-                PartEvent::Ended => {
-                    if let Some(part) = now.take() {
-                        progress.end(&part, None).await;
-                    }
-                }
-            },
+            Ok(BuildLine::Failed { line, part }) => {
+                place.line = line;
+                parts.failed = part;
+            }
+            Ok(BuildLine::Part { number, event }) => parts.tell(progress, number, event).await,
             Ok(BuildLine::Findings(findings)) => {
                 if let Some(part) = warned {
                     progress.warn(part, &place, &findings).await;
@@ -56,15 +46,62 @@ pub(super) async fn follow(
                 followed.findings = *findings;
             }
             // Those of a build that is told in lines.
-            Ok(BuildLine::Text(_) | BuildLine::Image(_) | BuildLine::Pull(_)) => {}
+            Ok(
+                BuildLine::Text(_)
+                | BuildLine::Image(_)
+                | BuildLine::Pull(_)
+                | BuildLine::Explained(_)
+                | BuildLine::Kept(_),
+            ) => {}
             Err(err) => {
-                if let Some(part) = &now {
-                    progress.end(part, Some(&failure::sentence_of_part(&err))).await;
-                }
-                return Err(failure::of_build(&err, &place, now.as_ref().map(Part::digest)));
+                parts.end(progress, &failure::sentence_of_part(&err)).await;
+                return Err(failure::of_build(&err, &place, parts.failed().map(Part::digest)));
             }
         }
     }
     followed.image = building.image.take();
     Ok(followed)
+}
+
+/// The parts of a build.
+#[derive(Default)]
+struct Parts {
+    /// By their numbers.
+    all: BTreeMap<usize, Part>,
+    going_on: BTreeSet<usize>,
+    /// The one in which the build has failed.
+    failed: Option<usize>,
+}
+
+impl Parts {
+    async fn tell(&mut self, progress: &Progress, number: usize, event: PartEvent) {
+        if let PartEvent::Begun { name, after } = event {
+            let part = progress.begin(&name, after.and_then(|after| self.all.get(&after))).await;
+            self.all.insert(number, part);
+            self.going_on.insert(number);
+            return;
+        }
+        let Some(part) = self.all.get_mut(&number) else { return };
+        match event {
+            PartEvent::Begun { .. } => {}
+            PartEvent::Cached => part.is_cached(),
+            PartEvent::Output { is_error, bytes } => progress.log(part, is_error, bytes).await,
+            PartEvent::Ended => {
+                self.going_on.remove(&number);
+                progress.end(part, None).await;
+            }
+        }
+    }
+
+    fn failed(&self) -> Option<&Part> {
+        self.all.get(&self.failed?)
+    }
+
+    /// With the build all end that go on: one has failed, the others are given up.
+    async fn end(&self, progress: &Progress, sentence: &str) {
+        for (number, part) in self.all.iter().filter(|(number, _)| self.going_on.contains(number)) {
+            let sentence = if self.failed == Some(*number) { sentence } else { GIVEN_UP };
+            progress.end(part, Some(sentence)).await;
+        }
+    }
 }

@@ -115,7 +115,7 @@ impl BuildService {
 }
 
 /// The client's login at a registry.
-async fn login(session: Arc<Session>, domain: String) -> Option<AuthConfig> {
+pub(super) async fn login(session: Arc<Session>, domain: String) -> Option<AuthConfig> {
     if !session.answers(CREDENTIALS) {
         return None;
     }

@@ -14,6 +14,7 @@ use hyper::body::Bytes;
 
 use super::build::Build;
 use super::failure::{Place, said};
+use super::modes::{GO_CHARACTERS, GO_DEVICE, GO_DIRECTORY, GO_FIFO, GO_SOCKET, GO_SYMLINK, permissions};
 use super::progress::Part;
 use crate::upload::{self, Upload};
 
@@ -25,17 +26,6 @@ const PIECE_BYTES: usize = 128 << 10;
 
 /// What leaves files out of a context.
 const IGNORE: &str = ".dockerignore";
-
-/// Bits of Go's modes (io/fs, FileMode).
-const GO_DIRECTORY: u32 = 1 << 31;
-const GO_SYMLINK: u32 = 1 << 27;
-const GO_DEVICE: u32 = 1 << 26;
-const GO_FIFO: u32 = 1 << 25;
-const GO_SOCKET: u32 = 1 << 24;
-const GO_SETUID: u32 = 1 << 23;
-const GO_SETGID: u32 = 1 << 22;
-const GO_CHARACTERS: u32 = 1 << 21;
-const GO_STICKY: u32 = 1 << 20;
 
 /// A Dockerfile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -282,14 +272,12 @@ fn entry(stat: &Stat) -> Option<Entry> {
         () if !stat.link.is_empty() => Kind::HardLink,
         () => Kind::File,
     };
-    let special = [(GO_SETUID, 0o4000), (GO_SETGID, 0o2000), (GO_STICKY, 0o1000)];
-    let special = special.into_iter().filter(|(bit, _)| is(*bit)).map(|(_, mode)| mode).sum::<u32>();
     const SECOND: i64 = 1_000_000_000;
     Some(Entry {
         path: stat.path.clone().into_bytes(),
         kind,
         link: stat.link.clone().into_bytes(),
-        mode: stat.mode & 0o777 | special,
+        mode: permissions(stat.mode),
         uid: stat.uid,
         gid: stat.gid,
         mtime: Time {
@@ -305,6 +293,7 @@ fn entry(stat: &Stat) -> Option<Entry> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::modes::of_entry;
     use super::*;
 
     #[test]
@@ -315,11 +304,15 @@ mod tests {
         };
         assert_eq!(kind(0o644, ""), Some((Kind::File, 0o644, 3)));
         assert_eq!(kind(0o644, "b"), Some((Kind::HardLink, 0o644, 0)));
-        assert_eq!(kind(GO_DIRECTORY | GO_STICKY | 0o777, ""), Some((Kind::Directory, 0o1777, 0)));
+        assert_eq!(kind(GO_DIRECTORY | 1 << 20 | 0o777, ""), Some((Kind::Directory, 0o1777, 0)));
         assert_eq!(kind(GO_SYMLINK | 0o777, "b"), Some((Kind::Symlink, 0o777, 0)));
-        assert_eq!(kind(GO_SETUID | GO_SETGID | 0o755, ""), Some((Kind::File, 0o6755, 3)));
+        assert_eq!(kind(3 << 22 | 0o755, ""), Some((Kind::File, 0o6755, 3)));
         assert_eq!(kind(GO_DEVICE | GO_CHARACTERS | 0o600, ""), Some((Kind::CharDevice, 0o600, 0)));
         assert_eq!(kind(GO_SOCKET | 0o600, ""), None);
+        for mode in [0o644, GO_DIRECTORY | 13 << 20 | 0o755, GO_DEVICE | GO_CHARACTERS | 0o600, GO_FIFO, GO_SYMLINK] {
+            let stat = Stat { path: "a".to_owned(), mode, ..Stat::default() };
+            assert_eq!(entry(&stat).map(|entry| of_entry(&entry)), Some(mode));
+        }
     }
 
     #[test]

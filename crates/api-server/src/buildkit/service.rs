@@ -22,9 +22,10 @@ use tokio::sync::{mpsc, oneshot};
 use super::BuildKit;
 use super::attributes;
 use super::attributes::Attributes;
-use super::build::{Build, Listed};
+use super::build::{Build, Listed, Outcome};
 use super::failure::{self, not_yet, said};
 use super::follow::follow;
+use super::outputs::{self, Exporting, Output};
 use super::questions;
 use super::tunnel;
 
@@ -33,6 +34,11 @@ const BUILD_ID: &str = "buildkit-controlapi-buildid";
 
 /// Who reads Dockerfiles.
 const DOCKERFILE: &str = "dockerfile.v0";
+
+/// What is said of who builds. By the second one buildx knows that outputs of `oci` and `docker` are had, annotations, and pushes
+/// by the daemon itself (driver/docker, Features).
+const LABELS: [(&str, &str); 2] =
+    [("org.mobyproject.buildkit.worker.executor", "oci"), ("org.mobyproject.buildkit.worker.snapshotter", "overlayfs")];
 
 /// What clients may ask of the bridge (frontend/gateway/pb, caps.go).
 const CAPS: [&str; 11] = [
@@ -49,10 +55,13 @@ const CAPS: [&str; 11] = [
     "gateway.evaluate",
 ];
 
+/// What clients may ask of a build (solver/pb, caps.go).
+const GRAPH_CAPS: [&str; 1] = ["exporter.multiple"];
+
 /// What becomes of a Dockerfile.
-enum Outcome {
+enum Solved {
     /// Its image.
-    Image(String),
+    Image(Outcome),
     /// What was asked of it.
     Answer(Answer),
 }
@@ -127,7 +136,7 @@ impl BuildService {
         let [os, architecture, variant] = build::host_platform();
         WorkerRecord {
             id: "longshore".to_owned(),
-            labels: BTreeMap::from([("org.mobyproject.buildkit.worker.executor".to_owned(), "oci".to_owned())]),
+            labels: LABELS.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             platforms: vec![Platform { architecture, os, variant }],
             version: Some(version()),
         }
@@ -135,7 +144,11 @@ impl BuildService {
 
     fn pong(&self) -> PongResponse {
         let cap = |id: &str| ApiCap { id: id.to_owned(), enabled: true };
-        PongResponse { frontend: CAPS.map(cap).into(), graphs: Vec::new(), workers: vec![self.worker()] }
+        PongResponse {
+            frontend: CAPS.map(cap).into(),
+            graphs: GRAPH_CAPS.map(cap).into(),
+            workers: vec![self.worker()],
+        }
     }
 
     /// The build that a call is of.
@@ -153,18 +166,16 @@ impl BuildService {
         if has_definition {
             return Err(not_yet("a definition of operations (LLB)"));
         }
-        if let Some(exporter) = listed.build.exporters.iter().find(|exporter| !is_store(&exporter.kind)) {
-            return Err(not_yet(&format!("the output {:?} of a build", exporter.kind)));
-        }
-        let image = match frontend.as_str() {
+        let wanted = outputs::parse(&listed.build.exporters)?;
+        let outcome = match frontend.as_str() {
             "" => from_client(&listed, returned).await?,
             name => match self.frontend(&listed.build, name, &attributes, &BTreeMap::new()).await? {
-                Outcome::Image(image) => Some(image),
-                Outcome::Answer(_) => None,
+                Solved::Image(outcome) => Some(outcome),
+                Solved::Answer(_) => None,
             },
         };
-        let exporter = match image {
-            Some(image) => self.export(&listed.build, &image).await?,
+        let exporter = match outcome {
+            Some(outcome) => self.export(&listed.build, &outcome, &wanted).await?,
             // A client that only asked what there is.
             None => BTreeMap::new(),
         };
@@ -189,11 +200,11 @@ impl BuildService {
             () = build.ended() => Err(Status::new(Code::Cancelled, "context canceled")),
         };
         let result = match solved.inspect_err(|err| build.has_failed(err))? {
-            Outcome::Image(image) => {
-                let definition = Some(Definition::of_outcome(&image));
-                BridgeResult { reference: Some(Ref { id: build.keep(image), definition }), metadata: BTreeMap::new() }
+            Solved::Image(outcome) => {
+                let definition = Some(Definition::of_outcome(&outcome.image));
+                BridgeResult { reference: Some(Ref { id: build.keep(outcome), definition }), metadata: BTreeMap::new() }
             }
-            Outcome::Answer(answer) => {
+            Solved::Answer(answer) => {
                 let metadata = answer.metadata().into_iter().map(|(name, text)| (name.to_owned(), text.into_bytes()));
                 BridgeResult { reference: None, metadata: metadata.collect() }
             }
@@ -208,18 +219,20 @@ impl BuildService {
         name: &str,
         attributes: &BTreeMap<String, String>,
         inputs: &BTreeMap<String, Definition>,
-    ) -> Result<Outcome, Status> {
+    ) -> Result<Solved, Status> {
         if name != DOCKERFILE {
             return Err(said(format!("invalid frontend: {name}")));
         }
-        let wanted = attributes::read(attributes, build.allows_host_network)?;
+        let mut wanted = attributes::read(attributes, build.allows_host_network)?;
+        let caches = build.caches.clone().map_err(|err| said(err.to_string()))?;
+        (wanted.options.cache_from, wanted.options.cache_to) = caches;
         let loaded = self.load(build, &wanted).await?;
         let definition = &loaded.definition;
         let (part, place) = (definition.part.clone(), definition.place());
         if let Some(question @ (Question::Targets | Question::Describe)) = wanted.question {
-            return questions::of_text(question, &place).map(Outcome::Answer);
+            return questions::of_text(question, &place).map(Solved::Answer);
         }
-        let Attributes { context_in, named, options, question, .. } = wanted;
+        let Attributes { context_in, named, mut options, question, time, .. } = wanted;
         let named = self.named(build, named, inputs).await?;
         let local = self.local(build, context_in, loaded).await?;
         if let Some(question) = question {
@@ -228,14 +241,18 @@ impl BuildService {
             let asking = build::ask(&self.engine, options, local, named, all_stages);
             let warned = (question == Question::Outline).then_some(part.as_str());
             let findings = follow(build, asking, place.clone(), warned).await?.findings;
-            return questions::of_findings(question, &findings, &place).map(Outcome::Answer);
+            return questions::of_findings(question, &findings, &place).map(Solved::Answer);
         }
         let failed = |err: &_| failure::of_build(err, &place, None);
+        let platform = build::platform_of(&options);
+        let files = outputs::rewrites(&build.exporters);
+        options.reproduce = time.map(|secs| build::Reproduce { secs, files });
         let client = self.kit.client(&build.session).await;
         let building =
             build::start(&self.engine, options, Input::Local(local), named, client).map_err(|err| failed(&err))?;
         let followed = follow(build, building, place, Some(&part)).await?;
-        followed.image.map(Outcome::Image).ok_or_else(|| said("no image was built"))
+        let image = followed.image.ok_or_else(|| said("no image was built"))?;
+        Ok(Solved::Image(Outcome { image, platform, time }))
     }
 
     /// A session of the client's: its own, or the build's.
@@ -245,35 +262,18 @@ impl BuildService {
         found.ok_or_else(|| said(format!("no active session for {id}: context deadline exceeded")))
     }
 
-    /// Gives the image its names.
-    async fn export(&self, build: &Build, image: &str) -> Result<BTreeMap<String, String>, Status> {
-        let Some(exporter) = build.exporters.first() else { return Ok(BTreeMap::new()) };
-        let part = build.progress.begin("exporting to image", None).await;
-        for what in ["exporting layers".to_owned(), format!("writing image {image}")] {
-            let status = build.progress.goes_on(&part, &what).await;
-            build.progress.has_ended(status, 0).await;
-        }
-        let names = exporter.attributes.get("name").map(String::as_str).unwrap_or_default();
-        let mut full = Vec::new();
-        for name in names.split(',').filter(|name| !name.is_empty()) {
-            let status = build.progress.goes_on(&part, &format!("naming to {}", build::with_registry(name))).await;
-            full.push(build::with_registry(name));
-            if let Err(err) = build::name(&self.engine, image, name).await {
-                let status = said(errdefs::chain(&err));
-                build.progress.end(&part, Some(&status.message)).await;
-                return Err(status);
-            }
-            build.progress.has_ended(status, 0).await;
-        }
-        build.progress.end(&part, None).await;
-        let mut told = BTreeMap::from([
-            ("containerimage.config.digest".to_owned(), image.to_owned()),
-            ("containerimage.digest".to_owned(), image.to_owned()),
-        ]);
-        if !full.is_empty() {
-            told.insert("image.name".to_owned(), full.join(","));
-        }
-        Ok(told)
+    /// Brings an outcome to where the client wants it.
+    async fn export(
+        &self,
+        build: &Build,
+        outcome: &Outcome,
+        wanted: &[Output],
+    ) -> Result<BTreeMap<String, String>, Status> {
+        let session = match wanted.iter().any(outputs::is_sent) {
+            true => Some(self.session(build, None).await?),
+            false => None,
+        };
+        Exporting { engine: &self.engine, build, session, outcome }.all(wanted).await
     }
 
     async fn disk_usage(&self) -> Result<Reply, Status> {
@@ -337,13 +337,8 @@ fn usage_of(record: CacheRecord) -> UsageRecord {
     UsageRecord { id, in_use, size, usage_count, description, kind, ..UsageRecord::default() }
 }
 
-/// Whether an output is the image store: dockerd's own name for it, and those that mean it there.
-fn is_store(kind: &str) -> bool {
-    matches!(kind, "moby" | "image")
-}
-
-/// The image that a client came to; `None` if it built nothing.
-async fn from_client(listed: &Listed, returned: oneshot::Receiver<ReturnRequest>) -> Result<Option<String>, Status> {
+/// What a client came to; `None` if it built nothing.
+async fn from_client(listed: &Listed, returned: oneshot::Receiver<ReturnRequest>) -> Result<Option<Outcome>, Status> {
     let build = &listed.build;
     let returned = returned.await.map_err(|_| Status::new(Code::Cancelled, "context canceled"))?;
     if let Some(error) = returned.error {

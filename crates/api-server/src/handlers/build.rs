@@ -5,7 +5,9 @@ mod tail;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use engine::ops::build::{self, Asks, BuildError, BuildLine, BuildOptions, Building, Input};
+use engine::ops::build::{
+    self, Asks, BuildError, BuildLine, BuildOptions, Building, CacheFrom, CacheOptionError, CacheTo, Input, Reproduce,
+};
 use engine_api::auth::AuthConfig;
 use engine_api::exec::ExecCreate;
 use engine_api::host_config::{HostConfig, LogConfig, Ulimit};
@@ -111,8 +113,12 @@ fn told(line: BuildLine) -> Line {
         BuildLine::Text(stream) => Line::Text { stream },
         BuildLine::Image(id) => Line::made(id),
         BuildLine::Pull(step) => pull::line(step),
+        BuildLine::Explained(explanation) => Line::explained(explanation),
+        BuildLine::Kept(id) => Line::kept(id),
         // Those of a graph, which no build of ours is.
-        BuildLine::At(_) | BuildLine::Part(_) | BuildLine::Findings(_) => Line::Text { stream: String::new() },
+        BuildLine::Failed { .. } | BuildLine::Part { .. } | BuildLine::Findings(_) => {
+            Line::Text { stream: String::new() }
+        }
     }
 }
 
@@ -160,14 +166,35 @@ fn options(call: &Call) -> Result<BuildOptions, Failure> {
         // Until 1.32 dockerd did not know it, and no client sends it.
         platform: query.text("platform").to_owned(),
         no_cache: query.flag("nocache"),
+        explain: query.flag("explain"),
+        keep_failed: query.flag("keepfailed"),
+        no_cache_stages: json(query, "nocachefilter", "error reading nocachefilter")?,
         pull: query.flag("pull"),
         remove: force_remove || query.given("rm").is_none() || query.flag("rm"),
         force_remove,
         check: None,
-        cache_from: json(query, "cachefrom", "error reading cache-from")?,
+        cache_from: parsed(json(query, "cachefrom", "error reading cache-from")?, CacheFrom::parse)?,
+        // Ours alone.
+        cache_to: parsed(json(query, "cacheto", "error reading cache-to")?, CacheTo::parse)?
+            .into_iter()
+            .flatten()
+            .collect(),
         host: host(query)?,
         logins: BTreeMap::new(),
+        reproduce: reproduce(query)?,
     })
+}
+
+fn parsed<T>(texts: Vec<String>, parse: impl Fn(&str) -> Result<T, CacheOptionError>) -> Result<Vec<T>, Failure> {
+    let parsed = texts.iter().map(|text| parse(text)).collect::<Result<_, _>>();
+    parsed.map_err(|err| Failure::new(err.kind(), err.to_string()))
+}
+
+/// Ours: the time that nothing in the image may be later than, and whether that is said of files, too.
+fn reproduce(query: &Query) -> Result<Option<Reproduce>, Failure> {
+    let Some(text) = query.given("source-date-epoch") else { return Ok(None) };
+    let secs = crate::query::decimal(text).map_err(|cause| crate::query::not_a_number("ParseInt", text, cause))?;
+    Ok(Some(Reproduce { secs, files: query.flag("rewrite-timestamp") }))
 }
 
 /// How commands are run.

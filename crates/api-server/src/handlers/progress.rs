@@ -1,5 +1,6 @@
 //! The lines in which long work is told (moby `pkg/jsonmessage`).
 
+use engine::ops::build::Explanation;
 use engine_api::image::PushedInstead;
 use engine_api::progress::{Progress, UNKNOWN_WIDTH};
 use serde::Serialize;
@@ -36,6 +37,10 @@ pub(crate) enum Line {
     Text { stream: String },
     /// What was made, for programs.
     Made { aux: Made },
+    /// What became of a step of a build, and why, for programs.
+    Explained { aux: Explained },
+    /// The container of a command that failed, for the client.
+    Kept { aux: Kept },
     /// The end of what failed.
     Failed {
         #[serde(rename = "errorDetail")]
@@ -58,6 +63,20 @@ pub(crate) struct PushedTag {
 pub(crate) struct Made {
     #[serde(rename = "ID")]
     id: String,
+}
+
+/// What became of a step.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Explained {
+    explained: Box<Explanation>,
+}
+
+/// A container that the client keeps.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Kept {
+    failed_container: String,
 }
 
 /// Why it failed.
@@ -85,6 +104,16 @@ impl Line {
     pub(crate) fn retrying(id: String, seconds: u64) -> Line {
         let plural = if seconds == 1 { "" } else { "s" };
         Line::part(id, format!("Retrying in {seconds} second{plural}"), 0, 0)
+    }
+
+    /// The container of a command that failed.
+    pub(crate) fn kept(failed_container: String) -> Line {
+        Line::Kept { aux: Kept { failed_container } }
+    }
+
+    /// What became of a step of a build.
+    pub(crate) fn explained(explained: Box<Explanation>) -> Line {
+        Line::Explained { aux: Explained { explained } }
     }
 
     /// A tag that is there.

@@ -1,5 +1,6 @@
 //! Archives of images.
 
+use engine::ops::build::outputs;
 use engine::ops::save::{self, SaveOptions};
 use engine_api::platform::{self, Platform};
 
@@ -17,6 +18,13 @@ pub(crate) async fn several(call: Call) -> Result<Answer, Failure> {
 /// `GET /images/{}/get`.
 pub(crate) async fn one(call: Call) -> Result<Answer, Failure> {
     answer(&call, vec![call.name.clone()]).await
+}
+
+/// `GET /longshore/images/{}/files`: the files of an image in an archive, as `build --output` gives them.
+pub(crate) async fn files(call: Call) -> Result<Answer, Failure> {
+    let (download, chunks) = download::channel();
+    outputs::archive(&call.engine, &call.name, None, download).await?;
+    Ok(response::archive("application/x-tar", chunks))
 }
 
 async fn answer(call: &Call, names: Vec<String>) -> Result<Answer, Failure> {

@@ -1,6 +1,8 @@
 //! Archives that nobody planned, for a bounded time (`testkit::mutate`).
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod order;
+
 use archive::{TarError, TarReader, clean_path, looks_like_tar};
 use testkit::images::plan::{Entry, Kind as Planned};
 use testkit::images::write;

@@ -28,12 +28,37 @@ pub struct SolveRequest {
     /// What that is told.
     #[prost(btree_map = "string, string", tag = "7")]
     pub frontend_attributes: BTreeMap<String, String>,
+    /// Where steps are known, and where it is left what they came to.
+    #[prost(message, optional, tag = "8")]
+    pub cache: Option<CacheOptions>,
     /// What the client allows: `network.host`.
     #[prost(string, repeated, tag = "9")]
     pub entitlements: Vec<String>,
     /// Where the outcome goes.
     #[prost(message, repeated, tag = "13")]
     pub exporters: Vec<Exporter>,
+}
+
+/// Caches beside the daemon's own.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct CacheOptions {
+    /// Where it is left what steps came to.
+    #[prost(message, repeated, tag = "4")]
+    pub exports: Vec<CacheEntry>,
+    /// Where steps are known.
+    #[prost(message, repeated, tag = "5")]
+    pub imports: Vec<CacheEntry>,
+}
+
+/// A cache.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct CacheEntry {
+    /// `registry`, `local`, `inline`, ...
+    #[prost(string, tag = "1")]
+    pub kind: String,
+    /// `ref`, `mode`, ...
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub attributes: BTreeMap<String, String>,
 }
 
 /// Where an outcome goes.

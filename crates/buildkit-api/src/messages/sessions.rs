@@ -139,3 +139,11 @@ pub struct AgentBytes {
     #[prost(bytes = "vec", tag = "1")]
     pub data: Vec<u8>,
 }
+
+/// Part of a file that is sent to the client (session/filesync).
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct FileBytes {
+    /// As it is.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub data: bytes::Bytes,
+}

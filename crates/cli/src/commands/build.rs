@@ -1,6 +1,8 @@
 //! `build`.
 
 mod checks;
+mod on_error;
+mod outputs;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,9 +15,13 @@ use client::session::{Offers, SecretSource};
 use super::progress::{self, Target};
 use super::{Context, load};
 use crate::args::Parsed;
+use crate::plan::outputs::Output;
 use crate::report::{Exit, go_error};
 use crate::{config, context_tar, credentials, plan, say, warn_line};
 use context_tar::{Sent, Source};
+
+/// The variable that says what time it is, in seconds since 1970 (reproducible-builds.org).
+const TIME: &str = "SOURCE_DATE_EPOCH";
 
 /// The longest secret, in bytes: BuildKit's (session/secrets/secretsprovider).
 const SECRET_MAX: u64 = 500 * 1024;
@@ -32,11 +38,14 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     }
     config::check_content_trust(parsed)?;
     let mut options = plan::build::options(parsed, arguments(context, parsed)).map_err(|err| Exit::error(&err))?;
+    options.keep_failed = on_error::is_wanted(parsed)?;
     options.platform = config::platform(parsed);
     options.logins = credentials::all(&context.config).map_err(|err| Exit::error(&err))?;
     options.contexts = plan::build::told_contexts(parsed).map_err(|err| Exit::error(&err))?;
     let offers = plan::build::offers(parsed, &|name| std::env::var(name).ok()).map_err(|err| Exit::error(&err))?;
     check(&offers)?;
+    let wanted = Wanted::of(parsed)?;
+    options.reproducible = wanted.time;
     let (source, name) = source(place, parsed.text("file"))?;
     options.dockerfile = name;
     if let Source::Remote(url) = &source {
@@ -52,20 +61,41 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         return checks::answer(context, &options, &subject, &call).await;
     }
     let quiet = parsed.flag("quiet");
-    let Some(subject) = subject else { return offering(context, &mut options, source, (quiet, id_file), offers).await };
+    let Some(subject) = subject else { return offering(context, &mut options, source, &wanted, offers).await };
     let checking = subject.begin(context, &options, false).await?;
     if checking.may_fail_builds() {
         let findings = checks::finish(context, &options, checking, true).await;
         checks::warn(context, &subject, &findings, quiet);
         return match findings.violation {
             Some(sentence) => Err(Exit::new(1, sentence)),
-            None => offering(context, &mut options, source, (quiet, id_file), offers).await,
+            None => offering(context, &mut options, source, &wanted, offers).await,
         };
     }
-    let sent = offering(context, &mut options, source, (quiet, id_file), offers).await;
+    let sent = offering(context, &mut options, source, &wanted, offers).await;
     // By now the images are here that it begins with.
     checks::warn(context, &subject, &checks::finish(context, &options, checking, false).await, quiet);
     sent
+}
+
+/// What is wanted of a build that the daemon is not told of.
+struct Wanted {
+    quiet: bool,
+    /// Where the image's id goes; empty for nowhere.
+    id_file: String,
+    outputs: Vec<Output>,
+    /// What nothing in the image may be later than, in seconds since 1970.
+    time: Option<i64>,
+}
+
+impl Wanted {
+    fn of(parsed: &Parsed) -> Result<Wanted, Exit> {
+        let outputs = plan::outputs::parse(parsed.list("output")).map_err(|err| Exit::error(&err))?;
+        let time = match parsed.flag("reproducible") {
+            true => Some(plan::build::time(&std::env::var(TIME).unwrap_or_default()).map_err(|err| Exit::error(&err))?),
+            false => None,
+        };
+        Ok(Wanted { quiet: parsed.flag("quiet"), id_file: parsed.text("iidfile").to_owned(), outputs, time })
+    }
 }
 
 /// Sends a build, and serves what it asks for of secrets and agents meanwhile.
@@ -73,16 +103,16 @@ async fn offering(
     context: &Context,
     options: &mut BuildOptions,
     source: Source,
-    (quiet, id_file): (bool, &str),
+    wanted: &Wanted,
     offers: Offers,
 ) -> Result<(), Exit> {
     if offers.is_empty() {
-        return send(context, options, source, quiet, id_file).await;
+        return send(context, options, source, wanted).await;
     }
     options.session = stdx::id::random_hex::<12>();
     let session = client::session::open(&context.client, &options.session, offers, packed).await?;
     tokio::select! {
-        sent = send(context, options, source, quiet, id_file) => sent,
+        sent = send(context, options, source, wanted) => sent,
         ended = session => match ended {
             Ok(()) => Err(Exit::new(1, "the daemon has closed the build's session")),
             Err(status) => Err(Exit::error(&status)),
@@ -139,22 +169,24 @@ fn shown_name(place: &str, file: &str) -> String {
     }
 }
 
-async fn send(
-    context: &Context,
-    options: &BuildOptions,
-    source: Source,
-    quiet: bool,
-    id_file: &str,
-) -> Result<(), Exit> {
+async fn send(context: &Context, options: &BuildOptions, source: Source, wanted: &Wanted) -> Result<(), Exit> {
+    let Wanted { quiet, id_file, outputs, .. } = wanted;
+    let quiet = *quiet;
+    // What goes to standard output is there alone.
+    let to_stdout = outputs.iter().any(|output| output.destination == "-");
+    let target = if to_stdout { Target::Stderr } else { Target::Stdout };
     let archive = source.open().map_err(|err| Exit::error(&err))?;
-    let shows = !quiet && options.remote.is_empty();
+    let shows = !quiet && !to_stdout && options.remote.is_empty();
     let sent = Sent::new(archive, shows, io::stdout().is_terminal());
     let answer = build::build(&context.client, load::upload(Box::new(sent)), options).await?;
-    let mut image = String::new();
+    let (mut image, mut failed) = (String::new(), None);
     let mut told = String::new();
-    let shown = progress::follow(answer, if quiet { None } else { Some(Target::Stdout) }, &mut told, &mut |aux| {
+    let shown = progress::follow(answer, if quiet { None } else { Some(target) }, &mut told, &mut |aux| {
         if let Some(id) = aux.get("ID").and_then(|id| id.as_str()) {
             id.clone_into(&mut image);
+        }
+        if let Some(id) = aux.get("FailedContainer").and_then(|id| id.as_str()) {
+            failed = Some(id.to_owned());
         }
     })
     .await;
@@ -162,12 +194,21 @@ async fn send(
         if quiet {
             warn_line!("{}", told.trim_end());
         }
-        return Err(exit);
+        return Err(match failed {
+            Some(id) => on_error::shell(context, &id, exit).await,
+            None => exit,
+        });
     }
     if quiet {
         image.clone_from(&told);
-        say!("{told}");
+        if !to_stdout {
+            say!("{told}");
+        }
     }
+    if image.is_empty() && !outputs.is_empty() {
+        return Err(Exit::new(1, "the daemon has told no image ID: there is nothing to write"));
+    }
+    outputs::bring(context, image.trim(), &options.names, outputs).await?;
     if id_file.is_empty() {
         return Ok(());
     }

@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use client::call::Upload;
+use client::call::{Answer, Upload};
 use client::container;
 use engine_api::paths::clean;
 use tokio::sync::{mpsc, oneshot};
@@ -183,4 +183,24 @@ impl<R: Read> Read for Counted<R> {
         self.copied.fetch_add(count as u64, Ordering::Relaxed);
         Ok(count)
     }
+}
+
+/// Unpacks an archive into a directory, which is made where it is missing.
+pub(super) async fn into_directory(mut answer: Answer, directory: &str) -> Result<(), Exit> {
+    let (pieces, receiver) = mpsc::channel(4);
+    let (done, outcome) = oneshot::channel();
+    let directory = directory.to_owned();
+    std::thread::spawn(move || {
+        let archive = Archive { pieces: receiver, current: Default::default(), copied: Default::default() };
+        // Nobody waits only when the process ends.
+        let _ = done.send(local::unpack_into(archive, &directory));
+    });
+    while let Some(piece) = answer.next().await? {
+        // Whoever unpacks has given up, and says why.
+        if pieces.send(piece).await.is_err() {
+            break;
+        }
+    }
+    drop(pieces);
+    outcome.await.map_err(|_| Exit::silent(1))?
 }

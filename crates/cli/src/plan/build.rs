@@ -14,6 +14,9 @@ pub enum BuildError {
     /// The size is none.
     #[error("invalid size: '{0}'")]
     Size(String),
+    /// The time is none.
+    #[error("invalid SOURCE_DATE_EPOCH: {0:?} are no seconds since 1970")]
+    Time(String),
     /// A field has no value.
     #[error("invalid field '{0}' must be a key=value pair")]
     Field(String),
@@ -135,6 +138,22 @@ fn secret(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<(Stri
     Ok((id.to_owned(), source))
 }
 
+/// Several names between commas, or one cache by keys and values.
+fn names_of(text: &str) -> Vec<String> {
+    match text.contains('=') {
+        true => vec![text.to_owned()],
+        false => text.split(',').map(str::to_owned).collect(),
+    }
+}
+
+/// What nothing may be later than: without a value 1970.
+pub fn time(text: &str) -> Result<i64, BuildError> {
+    match text {
+        "" => Ok(0),
+        text => text.parse().ok().filter(|secs| *secs >= 0).ok_or_else(|| BuildError::Time(text.to_owned())),
+    }
+}
+
 /// The request, without what comes of the surroundings: its platform, logins and Dockerfile.
 pub fn options(parsed: &Parsed, arguments: BTreeMap<String, Option<String>>) -> Result<BuildOptions, BuildError> {
     let bytes = |name: &str| match parsed.text(name) {
@@ -154,10 +173,18 @@ pub fn options(parsed: &Parsed, arguments: BTreeMap<String, Option<String>>) -> 
         target: parsed.text("target").to_owned(),
         quiet: parsed.flag("quiet"),
         no_cache: parsed.flag("no-cache"),
+        explain: parsed.flag("explain"),
+        no_cache_stages: parsed
+            .list("no-cache-filter")
+            .iter()
+            .flat_map(|text| text.split(','))
+            .map(str::to_owned)
+            .collect(),
         pull: parsed.flag("pull"),
         remove: parsed.flag_or("rm", true),
         force_remove: parsed.flag("force-rm"),
-        cache_from: parsed.list("cache-from").to_vec(),
+        cache_from: parsed.list("cache-from").iter().flat_map(|text| names_of(text)).collect(),
+        cache_to: parsed.list("cache-to").to_vec(),
         extra_hosts: parsed.list("add-host").to_vec(),
         security: parsed.list("security-opt").to_vec(),
         network: parsed.text("network").to_owned(),

@@ -96,7 +96,7 @@ fn sentences_are_dockers() {
         ("HEALTHCHECK", "HEALTHCHECK requires at least one argument"),
         ("HEALTHCHECK x", "Unknown type \"X\" in HEALTHCHECK (try CMD)"),
         ("HEALTHCHECK NONE x", "HEALTHCHECK NONE takes no arguments"),
-        ("STOPSIGNAL nosuch", "Invalid signal: nosuch"),
+        ("STOPSIGNAL nosuch", "invalid signal: nosuch"),
         ("LABEL 'a=b", "unexpected end of statement while looking for matching single-quote"),
     ] {
         assert_eq!(changed(Config::default(), &[change]), Err(sentence.to_owned()), "{change}");

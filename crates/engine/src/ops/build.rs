@@ -14,31 +14,38 @@
 
 mod asks;
 mod cache;
+mod cache_options;
 mod caches;
 mod checks;
 mod client_files;
 mod copy;
+mod explain;
+mod exports;
 mod git;
 mod git_access;
 mod graph;
+mod imports;
 mod input;
 mod leaks;
+mod lines;
 mod lookup;
 mod mounts;
 mod named;
+pub mod outputs;
 mod receive;
 mod remote;
 mod remote_context;
+mod reproduce;
 mod run;
 mod solve;
 mod sources;
 mod transfer;
 mod tree;
+mod turns;
 mod work;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use engine_api::host_config::HostConfig;
 use errdefs::ErrorKind;
@@ -58,16 +65,20 @@ pub use asks::{Answer, AskError, Asks, Client};
 pub use builder::StepError;
 pub use builder::go::quote as quoted;
 pub(crate) use cache::{Remembered, forget, forget_web, remembered};
+pub use cache_options::{CacheFrom, CacheOptionError, CacheTo};
 pub(crate) use caches::{Cache, Caches, all as cache_mounts, bytes as cache_mount_bytes, remove as remove_cache_mount};
 pub use client_files::ClientFileError;
 pub(crate) use client_files::discard_secrets;
 pub use copy::{CopyError, OwnerError};
 pub use dockerfile::ignored;
 pub use dockerfile_checks::{Findings, Warning};
+pub use explain::{Explanation, Reason};
+pub use exports::ExportError;
 pub use git::GitError;
 pub use graph::Needed;
 pub use input::{AskLogin, ContextSource, Input, Local, LocalFiles};
 pub use leaks::LeakError;
+use lines::Lines;
 pub use mounts::RunMountError;
 pub use named::{LayoutSource, NamedContext, NamedSource};
 pub use receive::ContextError;
@@ -102,6 +113,12 @@ pub struct BuildOptions {
     pub platform: String,
     /// Whether what is known is done again.
     pub no_cache: bool,
+    /// Whether of each step is told why it was done again.
+    pub explain: bool,
+    /// Whether the container of a command that fails is left to the client, which is told of it.
+    pub keep_failed: bool,
+    /// Stages of which that is done again, by name.
+    pub no_cache_stages: Vec<String>,
     /// Whether base images are looked for in registries even if they are here.
     pub pull: bool,
     /// Whether containers go that ended well.
@@ -110,12 +127,25 @@ pub struct BuildOptions {
     pub force_remove: bool,
     /// `BUILDKIT_DOCKERFILE_CHECK`: which checks count, instead of what the Dockerfile says.
     pub check: Option<String>,
-    /// Images that were to be cached from.
-    pub cache_from: Vec<String>,
+    /// Where steps may be known already.
+    pub cache_from: Vec<CacheFrom>,
+    /// Where it is left what steps came to.
+    pub cache_to: Vec<CacheTo>,
     /// How commands are run.
     pub host: HostConfig,
     /// `X-Registry-Config`: logins by registry, in JSON.
     pub logins: BTreeMap<String, engine_api::auth::AuthConfig>,
+    /// What time it is for the image.
+    pub reproduce: Option<Reproduce>,
+}
+
+/// An image in which nothing is later than a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reproduce {
+    /// The time, in seconds since 1970: `SOURCE_DATE_EPOCH`.
+    pub secs: i64,
+    /// Whether that is said of its files, too, not of its configuration alone.
+    pub files: bool,
 }
 
 /// Something to tell the client.
@@ -125,23 +155,36 @@ pub enum BuildLine {
     Text(String),
     /// The image that a stage came to.
     Image(String),
+    /// What became of a step, and why.
+    Explained(Box<Explanation>),
+    /// The container of a command that failed, which the client keeps.
+    Kept(String),
     /// An image that is pulled.
     Pull(PullStep),
-    /// Of a graph: the line of the Dockerfile, from 1, of what comes next.
-    At(usize),
     /// Of a graph: what a part of it does.
-    Part(PartEvent),
+    Part {
+        /// Its number, from 1.
+        number: usize,
+        /// What it does.
+        event: PartEvent,
+    },
+    /// Of a graph: where it has failed; why comes next.
+    Failed {
+        /// The line of the Dockerfile, from 1; 0 for none.
+        line: usize,
+        /// The part, if one was going on there.
+        part: Option<usize>,
+    },
     /// Of a graph: what checks find in its Dockerfile.
     Findings(Box<Findings>),
 }
 
-/// What a part of a build does. One that has begun ends before the next one begins, or with the build.
+/// What a part of a build does. Those of several stages go on side by side; what has not ended when the build fails was
+/// given up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PartEvent {
     /// It begins.
     Begun {
-        /// Its number, from 1.
-        number: usize,
         /// In BuildKit's words.
         name: String,
         /// The one that it follows.
@@ -287,6 +330,12 @@ pub enum BuildError {
     /// An image cannot be made.
     #[error(transparent)]
     Commit(#[from] CommitError),
+    /// What steps came to is not left where it should be.
+    #[error("error writing cache")]
+    Export(#[from] ExportError),
+    /// It cannot be made again with other times.
+    #[error(transparent)]
+    Reproduce(#[from] image::ClampError),
     /// There is nothing to name.
     #[error("No image was generated. Is your Dockerfile empty?")]
     Nothing,
@@ -313,50 +362,6 @@ impl BuildError {
         match self {
             BuildError::NonZero { code, .. } => Some(*code),
             _ => None,
-        }
-    }
-}
-
-/// Whom lines are told, or the parts of a graph.
-#[derive(Debug)]
-struct Lines {
-    sender: mpsc::Sender<BuildLine>,
-    is_graph: bool,
-    /// How many parts have begun.
-    parts: AtomicUsize,
-}
-
-impl Lines {
-    async fn tell(&self, line: BuildLine) {
-        // A client that has gone ends us soon.
-        let _ = self.sender.send(line).await;
-    }
-
-    /// Tells something to read, but of a graph.
-    async fn text(&self, text: impl Into<String>) {
-        if !self.is_graph {
-            self.tell(BuildLine::Text(text.into())).await;
-        }
-    }
-
-    /// Tells what a part of a graph does.
-    async fn part(&self, event: PartEvent) {
-        if self.is_graph {
-            self.tell(BuildLine::Part(event)).await;
-        }
-    }
-
-    /// Begins a part; answers its number.
-    async fn begin(&self, name: String, after: Option<usize>) -> Option<usize> {
-        let number = self.parts.fetch_add(1, Ordering::Relaxed) + 1;
-        self.part(PartEvent::Begun { number, name, after }).await;
-        self.is_graph.then_some(number)
-    }
-
-    /// Tells which line of the Dockerfile comes next.
-    async fn at(&self, line: usize) {
-        if self.is_graph {
-            self.tell(BuildLine::At(line)).await;
         }
     }
 }
@@ -407,8 +412,16 @@ pub fn start(
 ) -> Result<Building, BuildError> {
     let names = options.names.iter().map(|name| new_name(name)).collect::<Result<Vec<_>, _>>()?;
     let (sender, receiver) = mpsc::channel(LINES);
-    let lines = Lines { sender, is_graph: matches!(input, Input::Local(_)), parts: AtomicUsize::new(0) };
-    let task = tokio::spawn(solve::build(engine.clone(), options, names, (input, named), client, Arc::new(lines)));
+    let lines = Arc::new(Lines::new(sender, matches!(input, Input::Local(_))));
+    let input = (input, named);
+    let task = match options.reproduce {
+        None => tokio::spawn(solve::build(engine.clone(), options, names, input, client, lines)),
+        Some(wanted) => {
+            let engine = engine.clone();
+            let solving = solve::build(engine.clone(), options, Vec::new(), input, client, lines.clone());
+            tokio::spawn(async move { reproduce::reproduce(engine, lines, solving.await?, names, wanted).await })
+        }
+    };
     Ok(Building { lines: receiver, task: Some(task), image: None })
 }
 
@@ -422,7 +435,7 @@ pub fn ask(
     all_stages: bool,
 ) -> Building {
     let (sender, receiver) = mpsc::channel(LINES);
-    let lines = Arc::new(Lines { sender, is_graph: true, parts: AtomicUsize::new(0) });
+    let lines = Arc::new(Lines::new(sender, true));
     let task = tokio::spawn(checks::ask(engine.clone(), options, local, named, all_stages, lines));
     Building { lines: receiver, task: Some(task), image: None }
 }
@@ -445,6 +458,17 @@ pub fn part_digest(build: &str, number: usize) -> String {
 pub fn host_platform() -> [String; 3] {
     let host = crate::ops::import::host_platform();
     [host.os, host.architecture, host.variant]
+}
+
+/// What is built for, as clients write it: `linux/arm64`.
+pub fn platform_of(options: &BuildOptions) -> String {
+    let [os, architecture, variant] = match solve::platforms(&options.platform) {
+        Ok(platforms) if !platforms.target[1].is_empty() => platforms.target,
+        // One that is none is refused where it is built.
+        _ => host_platform(),
+    };
+    let variant = if variant.is_empty() { variant } else { format!("/{variant}") };
+    format!("{os}/{architecture}{variant}")
 }
 
 /// A name with its registry, as BuildKit tells that an image gets it; what is none as it is.

@@ -345,6 +345,20 @@ pub(super) fn build_step(
     Ok(built.id)
 }
 
+/// What [`build_step`] makes the configuration of an image, above `parent`'s, of a step that is known to have come to `layer`.
+pub(super) fn step_config(
+    parent: Option<&ImageConfig>,
+    layer: Option<&Digest>,
+    (config, platform): (&Config, Platform),
+    step: History,
+) -> ImageConfig {
+    let mut image = parent.cloned().unwrap_or_default();
+    image.rootfs.kind = "layers".to_owned();
+    image.rootfs.diff_ids.extend(layer.cloned());
+    describe(&mut image, platform, exec_config(config), step);
+    image
+}
+
 /// `platform` is that of an image that has no parent to say so.
 fn describe(image: &mut ImageConfig, platform: Platform, config: ExecConfig, step: History) {
     if image.platform.os.is_empty() {

@@ -336,6 +336,7 @@ impl Client {
             manifest_bytes: resolved.bytes.clone(),
             index: resolved.index.clone(),
             references: names.clone(),
+            parent: None,
         };
         let parsed =
             |(index, bytes): &(_, Vec<u8>)| Some((Descriptor::clone(index), serde_json::from_slice(bytes).ok()?));

@@ -22,7 +22,7 @@ use content::Blob;
 use engine_api::auth::AuthConfig;
 use errdefs::ErrorKind;
 use image::{Compression, Compressor, ImageRecord, KeptBlob, PushAttestation, PushImage, PushImageError, PushLayer};
-use oci::image::{Descriptor, media_type};
+use oci::image::{Descriptor, Manifest, media_type};
 use oci::{Digest, Reference, ReferenceError};
 pub use registry_client::UploadProgress;
 use registry_client::{Credentials, RegistryError, Session, Source, Stored, Upload};
@@ -239,6 +239,55 @@ pub fn start(engine: &Engine, plan: Plan) -> Pushing {
     let (sender, steps) = mpsc::channel(STEPS);
     let client = Client { engine: engine.clone(), steps: sender };
     Pushing { steps, task: Some(tokio::spawn(client.push(plan))) }
+}
+
+/// Has a registry hold an image's layers and nothing else of it; answers what they are there, the
+/// lowest first.
+pub(super) async fn layers(
+    engine: &Engine,
+    session: &Arc<Session>,
+    name: &Reference,
+    id: &Digest,
+) -> Result<Vec<Descriptor>, PushError> {
+    // Nobody hears how it goes.
+    let client = Client { engine: engine.clone(), steps: mpsc::channel(1).0 };
+    let (task, of) = (engine.clone(), id.clone());
+    let image = bridge::blocking(move || image::push_image(&task.images, &of)).await?;
+    let held = client.hold(id, &image.layers).await?;
+    let compressions: Vec<_> =
+        image.layers.iter().map(|layer| layer.kept.as_ref().map(|kept| kept.compression)).collect();
+    let blobs = client.push_layers(session, name, image.layers, &held).await?;
+    let described = |(blob, compression): (Blob, &Option<Compression>)| Descriptor {
+        media_type: oci_layer_type(*compression).to_owned(),
+        digest: blob.digest,
+        size: blob.size,
+        annotations: Default::default(),
+        platform: None,
+    };
+    Ok(blobs.into_iter().zip(&compressions).map(described).collect())
+}
+
+/// Has a registry hold a document, and a manifest that names it, and layers that are there, by that name.
+pub(super) async fn put(
+    session: &Session,
+    tag: &str,
+    (media_type, document): (&str, Vec<u8>),
+    layers: Vec<Descriptor>,
+) -> Result<Digest, PushError> {
+    let (digest, size) = (digest_of(&document), document.len() as u64);
+    let blob = Some(Blob { digest: digest.clone(), size });
+    let upload = Upload { blob, mounts: Vec::new(), source: Arc::new(Document(document)) };
+    session.upload(&upload, Arc::new(|_| {})).await?;
+    let media_type = media_type.to_owned();
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: media_type::OCI_MANIFEST.to_owned(),
+        config: Descriptor { media_type, digest, size, annotations: Default::default(), platform: None },
+        layers,
+        annotations: Default::default(),
+    };
+    let bytes = serde_json::to_vec(&manifest).expect("documents have string keys and no failing serializers");
+    Ok(session.put_manifest(tag, media_type::OCI_MANIFEST, &bytes).await?.digest)
 }
 
 /// The images of these names, those for other platforms, too.
@@ -625,6 +674,15 @@ struct Written<'a> {
     layers: Vec<Described<'a>>,
 }
 
+fn oci_layer_type(compression: Option<Compression>) -> &'static str {
+    match compression {
+        Some(Compression::Zstd) => media_type::OCI_LAYER_ZSTD,
+        Some(Compression::Plain) => media_type::OCI_LAYER,
+        // What has no type of its own is not kept for this.
+        Some(Compression::Gzip | Compression::Bzip2 | Compression::Xz) | None => media_type::OCI_LAYER_GZIP,
+    }
+}
+
 /// The manifest of an image that has none: Docker's, or OCI's where a layer is in a form that Docker's has no type for.
 fn make_manifest(config: &Blob, layers: &[Blob], compressions: &[Option<Compression>]) -> (String, Vec<u8>) {
     let docker = compressions.iter().flatten().all(|compression| *compression == Compression::Gzip);
@@ -632,12 +690,9 @@ fn make_manifest(config: &Blob, layers: &[Blob], compressions: &[Option<Compress
         true => (media_type::DOCKER_MANIFEST, media_type::DOCKER_CONFIG),
         false => (media_type::OCI_MANIFEST, media_type::OCI_CONFIG),
     };
-    let layer_type = |compression: Option<Compression>| match compression {
-        _ if docker => media_type::DOCKER_LAYER_GZIP,
-        Some(Compression::Zstd) => media_type::OCI_LAYER_ZSTD,
-        Some(Compression::Plain) => media_type::OCI_LAYER,
-        // What has no type of its own is not kept for this.
-        Some(Compression::Gzip | Compression::Bzip2 | Compression::Xz) | None => media_type::OCI_LAYER_GZIP,
+    let layer_type = |compression: Option<Compression>| match docker {
+        true => media_type::DOCKER_LAYER_GZIP,
+        false => oci_layer_type(compression),
     };
     let layers = layers.iter().zip(compressions).map(|(blob, compression)| Described {
         media_type: layer_type(*compression),

@@ -66,6 +66,7 @@ impl Published {
             manifest_bytes: manifest.clone(),
             index: Some((describe(&self.index, None), self.index.clone())),
             references: vec![NAME.parse().unwrap(), format!("h:1/r@{}", digest(&self.index)).parse().unwrap()],
+            parent: None,
         };
         let fetch = |_: &Descriptor| {
             store.content().partial(&digest(layer)).unwrap().write(layer).unwrap();

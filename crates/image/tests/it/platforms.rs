@@ -77,6 +77,7 @@ impl Made {
             manifest_bytes: manifest.clone(),
             index: index.map(|index| (describe(index, None), index.to_vec())),
             references: names.iter().map(|name| name.parse().unwrap()).collect(),
+            parent: None,
         };
         let fetch = |_: &Descriptor| {
             store.content().partial(&digest(layer)).unwrap().write(layer).unwrap();

@@ -37,7 +37,15 @@ fn remote_with(blobs: Vec<Vec<u8>>, config: Vec<u8>) -> Remote {
     let names = ["h:1/r:1".to_owned(), format!("h:1/r@{}", descriptor.digest)];
     let references = names.iter().map(|name| name.parse().unwrap()).collect();
     Remote {
-        image: PulledImage { config, manifest: parsed, descriptor, manifest_bytes, references, index: None },
+        image: PulledImage {
+            config,
+            manifest: parsed,
+            descriptor,
+            manifest_bytes,
+            references,
+            index: None,
+            parent: None,
+        },
         blobs,
     }
 }

@@ -117,7 +117,7 @@ fn slow_manifests_of_any_shape_are_an_image_or_an_index_or_refused() {
                 images += 1;
                 assert!(has("\"layers\"") && has("\"config\""), "{}", String::from_utf8_lossy(&text));
                 // Whatever it says, it is an answer.
-                let _: Result<(), RegistryError> = check_types(&manifest, header);
+                let _: Result<(), RegistryError> = check_types(&manifest, header, None);
             }
             Ok(Kind::Index(index)) => {
                 indexes += 1;

@@ -30,6 +30,7 @@ async fn privileged_an_image_is_pulled_and_is_up_to_date_then() {
             descriptor: resolved.descriptor,
             manifest_bytes: resolved.bytes,
             references: vec![name.clone(), digested.clone()],
+            parent: None,
         };
         let (reports, mut reported) = mpsc::channel(64);
         let drain = tokio::spawn(async move { while reported.recv().await.is_some() {} });

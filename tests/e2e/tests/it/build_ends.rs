@@ -42,7 +42,7 @@ fn left(daemon: &Daemon, names: &[&str]) -> Vec<PathBuf> {
 }
 
 /// No container, no directory of a build and no snapshot that is written to.
-fn await_nothing(at: &At<'_>) {
+pub(crate) fn await_nothing(at: &At<'_>) {
     let nothing = || {
         let left = left(at.daemon, &["builds", "containers", "snapshots/c"]);
         (left.is_empty() && at.ok("ps -aq").is_empty()).then_some(())

@@ -14,14 +14,14 @@ use crate::buildx::{Plugged, plugged};
 use crate::support::{At, ours, split};
 
 /// One way of building.
-struct Way<'a> {
+pub(crate) struct Way<'a> {
     plugged: &'a Plugged<'a>,
     /// The command line, of `buildx build` none.
-    cli: Option<Cli>,
+    pub(crate) cli: Option<Cli>,
 }
 
 /// Runs `test` with each way of building, at the same daemon.
-fn each_way(test: impl Fn(&Way<'_>)) {
+pub(crate) fn each_way(test: impl Fn(&Way<'_>)) {
     plugged(|plugged| {
         // dockerd's own builder has no mounts.
         let clis = plugged.at.daemon.clis().into_iter().filter(|_| !plugged.at.daemon.is_foreign());
@@ -34,17 +34,17 @@ fn each_way(test: impl Fn(&Way<'_>)) {
 
 impl Way<'_> {
     /// For what is not about building.
-    fn at(&self) -> &At<'_> {
+    pub(crate) fn at(&self) -> &At<'_> {
         &self.plugged.at
     }
 
     /// A name that no other way has.
-    fn name(&self, name: &str) -> String {
+    pub(crate) fn name(&self, name: &str) -> String {
         let way = self.cli.map_or("buildx".to_owned(), |cli| format!("{cli:?}").to_lowercase());
         self.at().image(&format!("{name}-{way}"))
     }
 
-    fn command(&self, flags: &str, directory: &TempDir) -> Command {
+    pub(crate) fn command(&self, flags: &str, directory: &TempDir) -> Command {
         match self.cli {
             Some(cli) => {
                 let mut command = self.at().daemon.command(cli).unwrap();
@@ -55,20 +55,20 @@ impl Way<'_> {
         }
     }
 
-    fn output(&self, flags: &str, directory: &TempDir) -> Output {
+    pub(crate) fn output(&self, flags: &str, directory: &TempDir) -> Output {
         println!("build {flags}");
         testkit::process::run(&mut self.command(flags, directory), b"").unwrap()
     }
 
     /// Builds; answers all that was printed.
-    fn build(&self, flags: &str, directory: &TempDir) -> String {
+    pub(crate) fn build(&self, flags: &str, directory: &TempDir) -> String {
         let output = self.output(flags, directory);
         assert_eq!(output.code, 0, "{output:?}");
         output.stdout + &output.stderr
     }
 
     /// Fails to build, with this sentence.
-    fn fails(&self, flags: &str, directory: &TempDir, sentence: &str) {
+    pub(crate) fn fails(&self, flags: &str, directory: &TempDir, sentence: &str) {
         let output = self.output(flags, directory);
         assert_ne!(output.code, 0, "{output:?}");
         let told = output.stdout + &output.stderr;

@@ -62,7 +62,7 @@ fn steps(text: &str) -> Vec<Step> {
 
 /// Images of the library by what they run: a command, and the repositories with a tag each.
 const LIBRARY: [(&str, &[&str]); 3] = [
-    ("bash", &["ubuntu", "alpine", "python", "openjdk", "busybox"]),
+    ("bash", &["ubuntu", "centos", "alpine", "python", "openjdk", "busybox"]),
     ("hello", &["hello-world"]),
     (
         "serve",
@@ -95,7 +95,7 @@ const LIBRARY: [(&str, &[&str]); 3] = [
         ],
     ),
 ];
-const TAGS: [&str; 9] = ["latest", "20.04", "18.04", "5.7", "dind", "2", "1.0", "3.6", "3.9"];
+const TAGS: [&str; 10] = ["latest", "20.04", "18.04", "14.04", "5.7", "dind", "2", "1.0", "3.6", "3.9"];
 
 /// A registry with those of the images that the text names.
 fn registry(text: &str) -> Debian {
@@ -110,6 +110,8 @@ fn registry(text: &str) -> Debian {
             program("bin/hello", "#!/bin/sh\necho 'hello docker!'\n"),
             program("bin/pip", ECHO),
             program("bin/apt-get", ECHO),
+            program("bin/yum", ECHO),
+            program("usr/sbin/apache2ctl", SERVE),
             program("bin/java", ECHO),
             program("bin/mysql", ECHO),
             Entry::dir("app", 0o755),

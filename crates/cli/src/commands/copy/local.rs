@@ -200,6 +200,26 @@ pub(super) fn unpack(archive: Archive, source: &Place, destination: &str) -> Res
     })
 }
 
+/// Unpacks files that are to be the user's into a directory; what is there and has their names is replaced, but no directory by
+/// what is none.
+pub(super) fn unpack_into(archive: Archive, directory: &str) -> Result<(), Exit> {
+    fs::create_dir_all(directory).map_err(|err| failed("mkdir", directory, &err))?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root: OwnedFd =
+        openat(CWD, directory, flags, Mode::empty()).map_err(|err: Errno| failed("open", directory, &err.into()))?;
+    let unpack = Unpack {
+        root: root.as_fd(),
+        directory: b"",
+        resolution: Resolution::Beneath,
+        overwrite: Overwrite::Refuse,
+        owner: Owner::Mine,
+        rename: None,
+        top: false,
+    };
+    let mut tar = TarReader::new(BufReader::with_capacity(PIECE_BYTES, archive));
+    archive::unpack(&mut tar, &unpack).map_err(|err| Exit::new(1, chain(&err)))
+}
+
 /// What is at a destination, through the links at its end; there must be a directory to make it in.
 fn followed(path: &str) -> Result<Place, Exit> {
     let mut path = path.to_owned();

@@ -119,7 +119,7 @@ fn name(key: &str, number: u32) -> String {
 pub(super) async fn acquire(
     engine: &Engine,
     wishes: Vec<Option<Wish>>,
-    mut renewed: Option<&mut Renewed>,
+    renewed: Option<&Mutex<Renewed>>,
 ) -> Vec<Option<Lease>> {
     let mut order: Vec<usize> = (0..wishes.len()).filter(|index| wishes[*index].is_some()).collect();
     order.sort_by(|a, b| wishes[*a].as_ref().map(|wish| &wish.key).cmp(&wishes[*b].as_ref().map(|wish| &wish.key)));
@@ -131,7 +131,7 @@ pub(super) async fn acquire(
         // What a command mounts at two places it has once.
         leases[index] = Some(match own {
             Some(own) => own.again(),
-            None => match renewed.as_deref_mut().and_then(|renewed| renew(engine, wish, renewed)) {
+            None => match renewed.and_then(|renewed| renew(engine, wish, &mut lock(renewed))) {
                 Some(new) => new,
                 None => one(engine, wish).await,
             },

@@ -8,10 +8,11 @@ use dockerfile_checks::{BaseImage, Checking, Images, Request, WantedImage};
 use image::ImageRecord;
 
 use super::input::Local;
+use super::lines::Lines;
 use super::lookup::Lookup;
 use super::named::{Named, NamedContext};
 use super::solve::platforms;
-use super::{BuildError, BuildLine, BuildOptions, Lines, PartEvent, full_name};
+use super::{BuildError, BuildLine, BuildOptions, PartEvent, full_name};
 use crate::Engine;
 
 /// Looks at a Dockerfile. Takes as long as its author likes, within bounds.
@@ -40,10 +41,8 @@ pub(super) fn begin(
 pub(super) async fn in_build(checking: Checking, lookup: &Lookup, lines: &Lines) -> Result<(), BuildError> {
     let mut images = Images::new();
     for wanted in checking.images() {
-        if let Some(image) = lookup.found.get(&(wanted.name.clone(), wanted.platform.clone())) {
-            images.insert(wanted, Ok(base_image(image)));
-        } else if let Some((_, image)) = lookup.found.iter().find(|((name, _), _)| *name == wanted.name) {
-            images.insert(wanted, Ok(base_image(image)));
+        if let Some(image) = lookup.noted(&wanted.name, &wanted.platform) {
+            images.insert(wanted, Ok(base_image(&image)));
         }
     }
     let findings = bridge::blocking(move || checking.finish(&images)).await;
@@ -61,13 +60,13 @@ pub(super) async fn ask(
     all_stages: bool,
     lines: Arc<Lines>,
 ) -> Result<String, BuildError> {
-    let mut lookup = Lookup::new(&engine, &options, Some(local.login), Named::new(named), lines.clone());
+    let lookup = Lookup::new(&engine, &options, Some(local.login), Named::new(named), lines.clone());
     let platform = options.platform.clone();
     let checking = bridge::blocking(move || begin(&options, &local.text, &local.ignore, all_stages)).await?;
     let mut images = Images::new();
     for wanted in checking.images() {
         lines.begin(format!("[internal] load metadata for {}", full_name(&wanted.name)), None).await;
-        let outcome = look_up(&mut lookup, &wanted, &platform).await;
+        let outcome = look_up(&lookup, &wanted, &platform).await;
         lines.part(PartEvent::Ended).await;
         images.insert(wanted, outcome);
     }
@@ -76,7 +75,7 @@ pub(super) async fn ask(
     Ok(String::new())
 }
 
-async fn look_up(lookup: &mut Lookup, wanted: &WantedImage, usual: &str) -> Result<BaseImage, String> {
+async fn look_up(lookup: &Lookup, wanted: &WantedImage, usual: &str) -> Result<BaseImage, String> {
     let platform = if wanted.platform.is_empty() { usual } else { &wanted.platform };
     if lookup.named.is_files(&wanted.name, platform) {
         // Nothing is said of them.

@@ -7,6 +7,7 @@ use std::thread;
 
 use archive::UnpackError;
 use archive::{Entry, Kind, Overwrite, Owner, Pack, PackError, Resolution, TarReader, TarWriter, Time, Unpack};
+use builder::modes::Modes;
 use dockerfile::{Files, InlineFile, PatternError, Patterns};
 use rustix::fs::{FileType, OFlags};
 
@@ -75,7 +76,7 @@ pub(super) struct Copying<'a> {
     files: &'a Files,
     add: bool,
     owner: Option<(u32, u32)>,
-    mode: Option<u32>,
+    mode: Option<Modes>,
     exclude: Patterns,
 }
 
@@ -88,7 +89,7 @@ impl<'a> Copying<'a> {
             "" => Some((0, 0)),
             chown => Some(owner(work, chown).map_err(CopyError::Owner)?),
         };
-        let mode = u32::from_str_radix(&files.chmod, 8).ok();
+        let mode = Modes::parse(&files.chmod).ok();
         let exclude = Patterns::new(&files.exclude)?;
         Ok(Copying { tree, work, remote: None, files, add, owner, mode, exclude })
     }
@@ -125,8 +126,8 @@ impl<'a> Copying<'a> {
                 false => destination.to_owned(),
             };
             self.work.make_directories(&whole, self.new_owner())?;
-            // What is left out of a repository is named from its own root.
-            let path = if source.is_remote { String::new() } else { found.path };
+            // What is left out of a directory is named from there, and from the top where parents are copied.
+            let path = if self.files.parents && !source.is_remote { found.path } else { String::new() };
             return self.pack(Found { path, ..found }, b"", &whole);
         }
         // What comes from the web stays as it is unless somebody says otherwise.
@@ -202,8 +203,8 @@ impl<'a> Copying<'a> {
                     return Ok(false);
                 }
             }
-            if let Some(mode) = self.mode.filter(|_| entry.kind != Kind::Symlink) {
-                entry.mode = mode;
+            if let Some(modes) = self.mode.as_ref().filter(|_| entry.kind != Kind::Symlink) {
+                entry.mode = modes.apply(entry.mode, entry.kind == Kind::Directory);
             }
             Ok(true)
         };
@@ -233,7 +234,8 @@ impl<'a> Copying<'a> {
         let (_, plain) = layer::decompress(file).map_err(CopyError::Source)?;
         let mut tar = TarReader::new(BufReader::with_capacity(PIECE_BYTES, plain));
         let owner = if self.files.chown.is_empty() { Owner::Archive } else { self.options(directory).owner };
-        let options = Unpack { owner, top: true, ..self.options(directory) };
+        // The directory stays as it is, whatever the archive says of itself.
+        let options = Unpack { owner, ..self.options(directory) };
         archive::unpack(&mut tar, &options)?;
         Ok(true)
     }
@@ -245,7 +247,7 @@ impl<'a> Copying<'a> {
             path: name.into_bytes(),
             kind: Kind::File,
             link: Vec::new(),
-            mode: self.mode.unwrap_or(0o644),
+            mode: self.mode.as_ref().map_or(0o644, |modes| modes.apply(0o644, false)),
             uid: 0,
             gid: 0,
             mtime: Time { secs: crate::clock::now_nanos() / 1_000_000_000, nanos: 0 },

@@ -1,4 +1,7 @@
-//! A build as a graph: what its parts are called, and which files it needs. Pure.
+//! A build as a graph: which stage needs which, what its parts are called, and which files it needs. Pure.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use builder::{Base, Plan, PlannedStage};
 use dockerfile::{Files, Instruction, Kind, Mount, MountKind};
@@ -95,6 +98,93 @@ pub(super) fn images(plan: &Plan) -> Vec<(String, String)> {
         }
     }
     images
+}
+
+/// How stages of a plan hang together; a stage is known by its place in the plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct StageGraph {
+    nodes: Vec<Node>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Node {
+    /// Its place in the Dockerfile.
+    index: usize,
+    name: String,
+    base: StageBase,
+    /// Whether another one begins with it.
+    is_base: bool,
+    first_step: usize,
+}
+
+/// What a stage begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StageBase {
+    /// Nothing.
+    Scratch,
+    /// An image, which it looks up: no stage before it begins with the same.
+    Image,
+    /// An image that this stage looks up.
+    ImageOf(usize),
+    /// What this stage comes to.
+    Stage(usize),
+}
+
+impl StageGraph {
+    /// That of a plan whose first steps, so many, are of no stage.
+    pub(super) fn new(plan: &Plan, steps: usize) -> StageGraph {
+        let (mut nodes, mut next): (Vec<Node>, usize) = (Vec::new(), steps + 1);
+        // There may be a hundred thousand stages.
+        let (mut places, mut images): (HashMap<usize, usize>, HashMap<_, usize>) = Default::default();
+        for (place, stage) in plan.stages.iter().enumerate() {
+            let base = match &stage.base {
+                Base::Scratch => StageBase::Scratch,
+                Base::Image(name) => match images.entry((name.as_str(), stage.platform.as_str())) {
+                    Entry::Occupied(first) => StageBase::ImageOf(*first.get()),
+                    Entry::Vacant(none) => {
+                        none.insert(place);
+                        StageBase::Image
+                    }
+                },
+                Base::Stage(index) => match places.get(index) {
+                    Some(base) => {
+                        nodes[*base].is_base = true;
+                        StageBase::Stage(*base)
+                    }
+                    None => StageBase::Scratch,
+                },
+            };
+            places.insert(stage.index, place);
+            let (index, name) = (stage.index, stage.name.clone());
+            nodes.push(Node { index, name, base, is_base: false, first_step: next });
+            next += 1 + stage.instructions.len();
+        }
+        StageGraph { nodes }
+    }
+
+    /// What a stage begins with.
+    pub(super) fn base(&self, stage: usize) -> StageBase {
+        self.nodes[stage].base
+    }
+
+    /// Whether another stage begins with this one.
+    pub(super) fn is_base(&self, stage: usize) -> bool {
+        self.nodes[stage].is_base
+    }
+
+    /// The number of a stage's `FROM` among the steps, from 1.
+    pub(super) fn first_step(&self, stage: usize) -> usize {
+        self.nodes[stage].first_step
+    }
+
+    /// The stage that `--from` means in another one: one before it. `None` where that is an image.
+    pub(super) fn named(&self, stage: usize, from: &str) -> Option<usize> {
+        let earlier = &self.nodes[..stage];
+        let name = from.to_lowercase();
+        let named = earlier.iter().rposition(|node| !node.name.is_empty() && node.name == name);
+        let number = || from.parse().ok().and_then(|index: usize| earlier.iter().position(|node| node.index == index));
+        named.or_else(number)
+    }
 }
 
 /// What is copied from the context.
@@ -269,6 +359,23 @@ mod tests {
         ] {
             assert_eq!(shown(text, &value), wanted);
         }
+    }
+
+    #[test]
+    fn stages_know_each_other() {
+        let text = "ARG A\nFROM a AS x\nRUN 1\nFROM scratch\nFROM a\nFROM x AS y\nCOPY --from=0 / /\nFROM a AS unused\n\
+                    FROM b\nCOPY --from=1 / /\nCOPY --from=2 / /\nCOPY --from=y / /\n";
+        let plan = plan(text);
+        let graph = StageGraph::new(&plan, 1);
+        let bases: Vec<StageBase> = (0..plan.stages.len()).map(|stage| graph.base(stage)).collect();
+        let (image, other) = (StageBase::Image, StageBase::ImageOf(0));
+        assert_eq!(bases, [image, StageBase::Scratch, other, StageBase::Stage(0), image]);
+        assert_eq!([graph.is_base(0), graph.is_base(3)], [true, false]);
+        let steps: Vec<usize> = (0..plan.stages.len()).map(|stage| graph.first_step(stage)).collect();
+        assert_eq!(steps, [2, 4, 5, 6, 8]);
+        assert_eq!([graph.named(4, "Y"), graph.named(4, "3"), graph.named(4, "4")], [Some(3), Some(3), None]);
+        // A stage is known only to those behind it.
+        assert_eq!([graph.named(3, "y"), graph.named(3, "x"), graph.named(3, "z")], [None, Some(0), None]);
     }
 
     #[test]

@@ -1,35 +1,49 @@
 //! Images that a build begins with or copies from, by name.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use engine_api::auth::AuthConfig;
 use image::ImageRecord;
 use oci::Reference;
 
 use super::input::AskLogin;
+use super::lines::Lines;
 use super::named::Named;
-use super::{BuildError, BuildLine, BuildOptions, Lines};
+use super::{BuildError, BuildLine, BuildOptions};
 use crate::Engine;
 use crate::ops::image_budget::{self, Holding};
 use crate::ops::pull::{self, PullQuery};
 use crate::platforms;
+use crate::sync::lock;
 
 /// Looks up images, each once.
+#[derive(Clone)]
 pub(super) struct Lookup {
     pub(super) engine: Engine,
     /// Whether registries are asked even for what is here.
     pull: bool,
     logins: BTreeMap<String, AuthConfig>,
     /// Who knows logins that were not given.
-    ask: Option<AskLogin>,
+    logins_of: Option<AskLogin>,
     pub(super) lines: Arc<Lines>,
     /// What is taken by names that are no image's.
-    pub(super) named: Named,
+    pub(super) named: Arc<Named>,
+    known: Arc<Known>,
+}
+
+/// An image by name and platform.
+type Name = (String, String);
+
+/// What all who look up images for a build have in common.
+#[derive(Default)]
+struct Known {
     /// Images that the budget leaves alone until the build has ended.
-    held: Vec<Holding>,
-    /// Images that were looked up already, by name and platform.
-    pub(super) found: HashMap<(String, String), Arc<ImageRecord>>,
+    held: Mutex<Vec<Holding>>,
+    /// Images that were looked up already.
+    found: Mutex<HashMap<Name, Arc<ImageRecord>>>,
+    /// Held by who looks an image up: whoever wants the same finds it then.
+    asking: Mutex<HashMap<Name, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Lookup {
@@ -44,16 +58,32 @@ impl Lookup {
             engine: engine.clone(),
             pull: options.pull,
             logins: options.logins.clone(),
-            ask,
+            logins_of: ask,
             lines,
-            named,
-            held: Vec::new(),
-            found: HashMap::new(),
+            named: Arc::new(named),
+            known: Arc::default(),
         }
     }
 
+    /// The same, that tells others of what it pulls.
+    pub(super) fn telling(&self, lines: Arc<Lines>) -> Lookup {
+        Lookup { lines, ..self.clone() }
+    }
+
+    /// Notes an image that was looked up.
+    pub(super) fn note(&self, name: &str, platform: &str, image: Arc<ImageRecord>) {
+        lock(&self.known.found).insert((name.to_owned(), platform.to_owned()), image);
+    }
+
+    /// An image that was looked up already: for a platform, else for any.
+    pub(super) fn noted(&self, name: &str, platform: &str) -> Option<Arc<ImageRecord>> {
+        let found = lock(&self.known.found);
+        let exact = found.get(&(name.to_owned(), platform.to_owned()));
+        exact.or_else(|| found.iter().find(|((own, _), _)| own == name).map(|(_, image)| image)).cloned()
+    }
+
     /// What is taken by a name: a context, else an image, from its registry if it is not here.
-    pub(super) async fn image(&mut self, name: &str, platform: &str) -> Result<Arc<ImageRecord>, BuildError> {
+    pub(super) async fn image(&self, name: &str, platform: &str) -> Result<Arc<ImageRecord>, BuildError> {
         match self.named_image(name, platform).await? {
             Some(image) => Ok(image),
             None => self.own_image(name, platform).await,
@@ -61,10 +91,20 @@ impl Lookup {
     }
 
     /// An image by name, whatever contexts there are.
-    pub(super) async fn own_image(&mut self, name: &str, platform: &str) -> Result<Arc<ImageRecord>, BuildError> {
-        if let Some(image) = self.found.get(&(name.to_owned(), platform.to_owned())) {
-            return Ok(image.clone());
+    pub(super) async fn own_image(&self, name: &str, platform: &str) -> Result<Arc<ImageRecord>, BuildError> {
+        let wanted = (name.to_owned(), platform.to_owned());
+        let turn = lock(&self.known.asking).entry(wanted.clone()).or_default().clone();
+        let _turn = turn.lock().await;
+        let found = lock(&self.known.found).get(&wanted).cloned();
+        if let Some(image) = found {
+            return Ok(image);
         }
+        let image = self.ask(name, platform).await?;
+        self.note(name, platform, image.clone());
+        Ok(image)
+    }
+
+    async fn ask(&self, name: &str, platform: &str) -> Result<Arc<ImageRecord>, BuildError> {
         let here = image::resolve_all(&self.engine.images, name);
         if let Ok(images) = here
             && !self.pull
@@ -95,16 +135,16 @@ impl Lookup {
     }
 
     /// Whether it is here still; then the budget leaves it here.
-    pub(super) async fn hold(&mut self, image: &ImageRecord) -> bool {
+    pub(super) async fn hold(&self, image: &ImageRecord) -> bool {
         let holding = image_budget::hold(&self.engine, vec![image.id.clone()]).await;
         let is_here = holding.is_some();
-        self.held.extend(holding);
+        lock(&self.known.held).extend(holding);
         is_here
     }
 
     /// The user's login at a registry; Docker's hub is known by its old address.
-    async fn login(&self, domain: &str) -> Option<AuthConfig> {
-        if let Some(ask) = &self.ask {
+    pub(super) async fn login(&self, domain: &str) -> Option<AuthConfig> {
+        if let Some(ask) = &self.logins_of {
             return ask(domain.to_owned()).await;
         }
         let own = self.logins.get(domain);

@@ -130,8 +130,21 @@ pub(super) fn part(mount: &RunMount) -> Option<&Part> {
     }
 }
 
+/// The stage or image that a mount shows a part of.
+pub(super) fn named(mount: &RunMount) -> Option<&str> {
+    match part(mount) {
+        Some(Part { from: From::Named(name), .. }) => Some(name),
+        _ => None,
+    }
+}
+
 /// What of a mount the step's key has.
 pub(super) fn words(mount: &RunMount, seen: &Seen) -> String {
+    format!("{} {}", wanted(mount), seen.exact)
+}
+
+/// The same without what is shown.
+pub(super) fn wanted(mount: &RunMount) -> String {
     let what = match &mount.what {
         // Which name it has is no part of what is seen.
         Mounted::Bind(_) => "bind".to_owned(),
@@ -141,7 +154,7 @@ pub(super) fn words(mount: &RunMount, seen: &Seen) -> String {
         Mounted::Secret { id, env, .. } => format!("secret {id} {env:?}"),
         Mounted::Ssh { id, .. } => format!("ssh {id}"),
     };
-    format!("mount {} {} {what} {}", mount.target, mount.read_only, seen.exact)
+    format!("mount {} {} {what}", mount.target, mount.read_only)
 }
 
 /// What caches a command wants, one for each mount that is one.

@@ -14,7 +14,7 @@ use std::fs::{self, DirBuilder};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use builder::Plan;
 use builder::cache::key;
@@ -27,7 +27,9 @@ use registry_client::WebAddress;
 use snapshot::Stubs;
 
 use super::asks::Client;
+use super::cache::Keyed;
 use super::copy::Copying;
+use super::explain::Ingredients;
 use super::git::Repository;
 use super::git_access::Access;
 use super::graph::{self, Needed};
@@ -40,6 +42,7 @@ use super::{BuildError, PartEvent, cache, remote, sources};
 use crate::Engine;
 use crate::clock::{now_nanos, rfc3339};
 use crate::ops::{commit, images};
+use crate::sync::lock;
 
 /// The name of no image, which stages may begin with.
 const SCRATCH: &str = "scratch";
@@ -72,7 +75,7 @@ pub type LayoutSource = Box<dyn FnOnce([String; 3]) -> Box<dyn Read + Send> + Se
 /// The named contexts of a build.
 #[derive(Default)]
 pub(super) struct Named {
-    all: BTreeMap<String, Has>,
+    all: Mutex<BTreeMap<String, Has>>,
 }
 
 /// How far one has come.
@@ -104,12 +107,14 @@ impl Named {
             NamedSource::Outcome(id) => Has::Outcome(id),
             source => Has::Waits(Some(source)),
         };
-        Named { all: contexts.into_iter().map(|context| (context.name, has(context.source))).collect() }
+        let all = contexts.into_iter().map(|context| (context.name, has(context.source)));
+        Named { all: Mutex::new(all.collect()) }
     }
 
     /// The whole name of the context that is meant by one.
     pub(super) fn find(&self, name: &str, platform: &str) -> Option<String> {
-        if self.all.is_empty() {
+        let all = lock(&self.all);
+        if all.is_empty() {
             return None;
         }
         let name = normalized(name)?;
@@ -118,18 +123,32 @@ impl Named {
         let [os, architecture, variant] = target;
         let exact = format!("{name}::{os}/{architecture}/{variant}");
         let usual = format!("{name}::{os}/{architecture}");
-        [exact, usual, name].into_iter().find(|name| self.all.contains_key(name))
+        [exact, usual, name].into_iter().find(|name| all.contains_key(name))
     }
 
     /// Whether a context is files that somebody has.
     pub(super) fn is_files(&self, name: &str, platform: &str) -> bool {
-        let found = self.find(name, platform).and_then(|found| self.all.get(&found));
-        matches!(found, Some(Has::Waits(_) | Has::Files { .. }))
+        let Some(found) = self.find(name, platform) else { return false };
+        matches!(lock(&self.all).get(&found), Some(Has::Waits(_) | Has::Files { .. }))
+    }
+
+    fn is_outcome(&self, found: &str) -> bool {
+        matches!(lock(&self.all).get(found), Some(Has::Outcome(_)))
+    }
+
+    /// What has to be looked up, or to come, before it is taken.
+    fn due(&self, found: &str) -> Option<NamedSource> {
+        match lock(&self.all).get_mut(found)? {
+            Has::Waits(source) => source.take(),
+            Has::Image(image) => Some(NamedSource::Image(image.clone())),
+            Has::Outcome(_) | Has::Files { .. } => None,
+        }
     }
 
     /// Has the stages begin with contexts that have the name of one, and do nothing else.
     pub(super) fn replace(&self, dockerfile: &mut Dockerfile, platform: &str) {
-        let is_scratch = |found: &String| matches!(self.all.get(found), Some(Has::Image(name)) if name == SCRATCH);
+        let is_scratch =
+            |found: &String| matches!(lock(&self.all).get(found), Some(Has::Image(name)) if name == SCRATCH);
         for stage in &mut dockerfile.stages {
             let wanted = if stage.platform.is_empty() { platform } else { &stage.platform };
             if self.find(&stage.name, wanted).is_some() {
@@ -145,7 +164,7 @@ impl Named {
     /// What the part is called that begins a stage with a name.
     pub(super) fn base_words(&self, name: &str, platform: &str) -> BaseWords {
         let Some(found) = self.find(name, platform) else { return BaseWords::Usual };
-        match self.all.get(&found) {
+        match lock(&self.all).get(&found) {
             Some(Has::Image(image)) => BaseWords::Context(format!("[context {found}] {image}")),
             _ => BaseWords::Own,
         }
@@ -166,38 +185,34 @@ impl Lookup {
 
     /// The files of a context, where it is some.
     pub(super) fn named_files(&self, name: &str, platform: &str) -> Option<Arc<ImageTree>> {
-        match self.named.all.get(&self.named.find(name, platform)?)? {
+        let found = self.named.find(name, platform)?;
+        match lock(&self.named.all).get(&found)? {
             Has::Files { tree, .. } => Some(tree.clone()),
             _ => None,
         }
     }
 
     /// The image that a context is, if a name is that of one.
-    pub(super) async fn named_image(
-        &mut self,
-        name: &str,
-        platform: &str,
-    ) -> Result<Option<Arc<ImageRecord>>, BuildError> {
+    pub(super) async fn named_image(&self, name: &str, platform: &str) -> Result<Option<Arc<ImageRecord>>, BuildError> {
         let Some(found) = self.named.find(name, platform) else { return Ok(None) };
-        match self.named.all.get(&found) {
-            Some(Has::Image(image)) => {
-                let image = image.clone();
-                self.own_image(&image, platform).await.map(Some)
-            }
-            Some(Has::Outcome(id)) => {
-                let image = self.engine.images.resolve(id)?;
-                // Who removes it now does so by a user's word.
-                self.hold(&image).await;
-                Ok(Some(image))
-            }
-            Some(Has::Files { image: Some(image), .. }) => Ok(Some(image.clone())),
-            _ => Err(BuildError::NoNamedImage(found)),
+        let image = match lock(&self.named.all).get(&found) {
+            Some(Has::Image(image)) => image.clone(),
+            Some(Has::Outcome(id)) => id.clone(),
+            Some(Has::Files { image: Some(image), .. }) => return Ok(Some(image.clone())),
+            _ => return Err(BuildError::NoNamedImage(found)),
+        };
+        if !self.named.is_outcome(&found) {
+            return self.own_image(&image, platform).await.map(Some);
         }
+        let image = self.engine.images.resolve(&image)?;
+        // Who removes it now does so by a user's word.
+        self.hold(&image).await;
+        Ok(Some(image))
     }
 
     /// Has the contexts come that a plan takes.
     pub(super) async fn begin_named(
-        &mut self,
+        &self,
         plan: &Plan,
         (place, client): (&Place, &Client),
         platform: &str,
@@ -206,20 +221,15 @@ impl Lookup {
             graph::named(plan, platform, |name, platform| self.named.find(name, platform)).into_iter().enumerate()
         {
             let graph::UsedContext { name, platform, needed, is_base } = used;
-            let waiting = match self.named.all.get_mut(&name) {
-                Some(Has::Waits(source)) => source.take(),
-                Some(Has::Image(image)) => {
-                    let image = image.clone();
+            let source = match self.named.due(&name) {
+                None => continue,
+                Some(NamedSource::Image(image)) => {
                     self.begin_image(&name, &image, (&platform, is_base)).await?;
                     continue;
                 }
-                _ => continue,
-            };
-            let source = match waiting {
-                None => continue,
                 Some(NamedSource::Layout(layout)) => {
                     let id = self.load(layout, &platform).await?;
-                    self.named.all.insert(name, Has::Outcome(id));
+                    lock(&self.named.all).insert(name, Has::Outcome(id));
                     continue;
                 }
                 Some(source) => source,
@@ -230,7 +240,7 @@ impl Lookup {
                 true => Some(self.image_of(&name, tree.clone(), &platform).await?),
                 false => None,
             };
-            self.named.all.insert(name, Has::Files { tree, image });
+            lock(&self.named.all).insert(name, Has::Files { tree, image });
         }
         Ok(())
     }
@@ -243,7 +253,7 @@ impl Lookup {
     }
 
     /// Looks up the image that a context is.
-    async fn begin_image(&mut self, name: &str, image: &str, (platform, base): (&str, bool)) -> Result<(), BuildError> {
+    async fn begin_image(&self, name: &str, image: &str, (platform, base): (&str, bool)) -> Result<(), BuildError> {
         self.lines.begin(format!("[context {name}] load metadata for {image}"), None).await;
         let found = self.own_image(image, platform).await;
         found.map_err(|err| BuildError::Metadata { name: image.to_owned(), source: Box::new(err) })?;
@@ -307,12 +317,7 @@ impl Lookup {
     }
 
     /// An image of the files of a context.
-    async fn image_of(
-        &mut self,
-        name: &str,
-        tree: Arc<ImageTree>,
-        platform: &str,
-    ) -> Result<Arc<ImageRecord>, BuildError> {
+    async fn image_of(&self, name: &str, tree: Arc<ImageTree>, platform: &str) -> Result<Arc<ImageRecord>, BuildError> {
         let (engine, platform) = (self.engine.clone(), super::solve::platform(platform)?);
         let about = format!("[context {name}] load from client");
         let made = bridge::blocking(move || layer_of(&engine, &tree, platform, about)).await?;
@@ -360,7 +365,9 @@ fn layer_of(engine: &Engine, tree: &ImageTree, platform: Platform, about: String
     };
     let none = Stubs { files: &[], links: &[], directories: &[] };
     let image = commit::build_step(engine, Some((&work.key, none)), None, (&config, platform), history)?;
-    cache::remember(engine, &key, &image, &words);
+    // It is no step of a Dockerfile, with which others could be compared.
+    let keyed = Keyed { key, words, is_told_whole: false, made_of: Ingredients::default() };
+    cache::remember(engine, &image, keyed);
     Ok(image)
 }
 

@@ -134,14 +134,16 @@ impl Remote {
         let path = format!("{}/{}", self.number, self.name);
         if let Some(more) = &self.repository {
             let (sum, exact) = (format!("git:{}", self.sum), format!("git {} {more}", self.sum));
-            return Source { path, sum, exact, is_remote: true };
+            let files = vec![(self.name.clone(), exact.clone())];
+            return Source { path, sum, exact, files, is_remote: true };
         }
         let mut hash = Sha256::new();
         for part in [&self.name, &self.sum, &self.last_modified] {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part.as_bytes());
         }
-        Source { path, sum: format!("file:{}", self.sum), exact: format!("web {}", hex(hash)), is_remote: true }
+        let files = vec![(self.name.clone(), self.sum.clone())];
+        Source { path, sum: format!("file:{}", self.sum), exact: format!("web {}", hex(hash)), files, is_remote: true }
     }
 }
 

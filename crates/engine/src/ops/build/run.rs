@@ -21,9 +21,10 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tracing::{debug, warn};
 
+use super::lines::Lines;
 use super::mounts::Ready;
 use super::receive::Place;
-use super::{BuildError, Lines, PartEvent};
+use super::{BuildError, PartEvent};
 use crate::Engine;
 use crate::connection::Connection;
 use crate::ops::attach::{self, AttachError, AttachQuery};

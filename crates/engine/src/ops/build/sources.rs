@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
 use super::client_files::ClientFileError;
+use super::explain::FILES_MAX;
 use super::git::GitError;
 use super::tree::{Looked, Tree, hex};
 
@@ -20,6 +21,8 @@ pub(super) struct Source {
     pub(super) sum: String,
     /// All that a copy of it depends on: dockerd's sum knows neither links nor the names that a copy has.
     pub(super) exact: String,
+    /// Sums of some of its files, by their paths, to tell which have changed.
+    pub(super) files: Vec<(String, String)>,
     /// Whether it is from the web, and not of the tree.
     pub(super) is_remote: bool,
 }
@@ -101,6 +104,10 @@ pub(super) fn select(tree: &Tree, files: &Files, remote: Vec<Source>) -> Result<
         if climbs(path) {
             return Err(SourceError::Forbidden(path.to_owned()));
         }
+        let cleaned = engine_api::paths::clean(&format!("/{path}"));
+        // A client that is asked for single files has not sent the directories that a path only passes through.
+        let passes = path.split('/').any(|part| matches!(part, "." | "..")) && cleaned != "/";
+        let path = if passes { &cleaned[1..] } else { path };
         if !has_wildcards(path) {
             found.push(one(tree, path, files.from.is_empty())?);
             continue;
@@ -150,12 +157,15 @@ fn one(tree: &Tree, path: &str, context: bool) -> Result<Source, SourceError> {
         Err(Errno::NOENT | Errno::NOTDIR) => return Err(SourceError::NotFound(path.to_owned())),
         found => found.map_err(|err| failed(err.into()))?,
     };
-    let mut exact = Exact::new(path);
+    let (mut exact, mut files) = (Exact::new(path), Vec::new());
     let sum = if found.is_directory() {
         let paths = tree.walk(&found.path, usize::MAX).map_err(|err| failed(err.into()))?;
         let sums = paths.iter().map(|path| {
             let sum = tree.sum(path)?;
             exact.add(path, &tree.look(path)?, &sum);
+            if files.len() < FILES_MAX {
+                files.push((String::from_utf8_lossy(path).into_owned(), sum.clone()));
+            }
             Ok(sum)
         });
         let mut sums = sums.collect::<io::Result<Vec<_>>>().map_err(failed)?;
@@ -165,9 +175,10 @@ fn one(tree: &Tree, path: &str, context: bool) -> Result<Source, SourceError> {
         // A link that is named itself is what it leads to.
         let sum = tree.sum(path.as_bytes()).map_err(failed)?;
         exact.add(b"", &Looked { stat: found.stat, link: Vec::new() }, &sum);
+        files.push((path.to_owned(), sum.clone()));
         format!("file:{sum}")
     };
-    Ok(Source { path: path.to_owned(), sum, exact: exact.finish(), is_remote: false })
+    Ok(Source { path: path.to_owned(), sum, exact: exact.finish(), files, is_remote: false })
 }
 
 /// A hash of all that a copy depends on.
@@ -273,6 +284,7 @@ mod tests {
         for (sources, wanted) in [
             (&["file.txt", "/sub"][..], "file.txt sub"),
             (&["./link"], "link"),
+            (&["././none/../sub/./a"], "sub/a"),
             (&["*.txt", "s?b"], "file.txt sub"),
             (&["*/a", "sub/*/b"], "sub/a sub/deep/b"),
             (&["*"], "file not found in build context or excluded by .dockerignore: stat out: file does not exist"),

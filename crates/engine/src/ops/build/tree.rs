@@ -55,6 +55,11 @@ impl Tree {
         Ok(Tree { root, place })
     }
 
+    /// Its top.
+    pub(super) fn root(&self) -> &OwnedFd {
+        &self.root
+    }
+
     /// What is at a path, links followed as in a chroot.
     pub(super) fn find<P: Arg + Copy>(&self, path: P) -> Result<Found, Errno> {
         let place = open(&self.root, path, OFlags::PATH)?;

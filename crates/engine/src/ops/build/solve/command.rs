@@ -6,44 +6,51 @@ use std::sync::Arc;
 
 use builder::mounts::{From, RunMount};
 use builder::{RunStep, Step};
+use dockerfile::RunNetwork;
 
-use super::{Solver, Solving, history};
+use super::stage::{Facts, StageSolver, history};
+use crate::ops::build::caches::Lease;
 use crate::ops::build::client_files::Secret;
 use crate::ops::build::leaks::Leak;
 use crate::ops::build::mounts::{self, Made, Ready, Seen};
 use crate::ops::build::run::{self, Running, Whose};
 use crate::ops::build::work::tree_of;
-use crate::ops::build::{BuildError, cache, caches, client_files, leaks};
+use crate::ops::build::{BuildError, BuildLine, cache, caches, client_files, leaks};
 use crate::ops::commit;
 use crate::ops::create::snapshot_key;
 
-impl Solver {
-    pub(super) async fn run(&mut self, solving: &mut Solving, step: Step, run: RunStep) -> Result<(), BuildError> {
-        let mut host = self.options.host.clone();
+impl StageSolver {
+    pub(super) async fn run(&mut self, step: Step, run: RunStep) -> Result<(), BuildError> {
+        let common = self.common.clone();
+        let mut host = common.options.host.clone();
         host.network_mode = run::network(&host.network_mode, run.network)?.to_owned();
-        let seen = self.see(&run.mounts).await?;
+        let whose = self.whose(&run.mounts).await?;
+        let begun = common.begin_step().await;
+        let seen = see(&run.mounts, whose).await?;
         let mut more = vec![format!("network={:?}", run.network), format!("script={:?}", run.script)];
         more.extend(run.mounts.iter().zip(&seen).map(|(mount, seen)| mounts::words(mount, seen)));
-        let key = solving.key(&step.words, &more);
-        if self.known(solving, &key).await {
+        let facts = facts(&step, &run, &seen);
+        let step = self.keyed(step.words, &more, facts);
+        if self.known(&step).await {
             return Ok(());
         }
         let script = match &run.script {
             Some(file) => Some(self.script(&file.text).await.map_err(BuildError::Script)?),
             None => None,
         };
-        let ready = self.ready(&run, seen).await?;
-        let (made, secrets) = (self.made(solving, &ready).await?, ready.secrets.clone());
-        let whose = Whose { engine: &self.engine, lines: &self.lines, place: &self.context.place };
-        let ran = run::run(whose, &solving.stage, solving.image.as_ref(), &run, host, script, ready).await;
+        // Whoever waits for a cache holds up nobody, and whoever has one waits for no other.
+        drop(begun);
+        let leases = self.leases(&run, &seen).await;
+        let _begun = common.begin_step().await;
+        let ready = self.ready(&run, seen, leases).await?;
+        let (made, secrets) = (self.made(&ready).await?, ready.secrets.clone());
+        let whose = Whose { engine: &common.engine, lines: &self.lines, place: &common.context.place };
+        let ran = run::run(whose, &self.stage, self.image.as_ref(), &run, host, script, ready).await;
         let (running, ended) = ran?;
         // What it was mounted is not there any more: nobody could start it again.
-        let force = self.options.force_remove || !run.mounts.is_empty();
+        let force = common.options.force_remove || !run.mounts.is_empty();
         if !matches!(ended, Ok(0)) {
-            match force {
-                true => running.remove(&self.lines).await,
-                false => running.keep(),
-            }
+            self.leave(running, force).await;
             let code = ended.map_err(BuildError::Start)?;
             return Err(BuildError::NonZero { command: run.command.join(" "), code });
         }
@@ -51,32 +58,46 @@ impl Solver {
             running.remove(&self.lines).await;
             return Err(BuildError::Leak { id: leak.id, path: leak.path });
         }
-        let (engine, config, parent) = (self.engine.clone(), solving.stage.config.clone(), self.parent(solving)?);
-        let (container, history) = (snapshot_key(running.id()), history(&solving.stage, &step.words));
-        let platform = solving.platform.clone();
+        let (engine, config, parent) = (self.common.engine.clone(), self.stage.config.clone(), self.parent()?);
+        let (container, history) = (snapshot_key(running.id()), history(&self.stage, &step.words));
+        let platform = self.platform.clone();
+        let key = step.key.clone();
         let recorded = bridge::blocking(move || {
             let image = made.with_all(|stubs| {
                 let work = Some((&container, stubs));
                 commit::build_step(&engine, work, parent.as_deref(), (&config, platform), history)
             })?;
-            cache::remember(&engine, &key, &image, &step.words);
+            cache::remember(&engine, &image, step);
             Ok::<_, BuildError>(image)
         });
-        solving.image = Some(recorded.await?);
-        match self.options.remove || force {
+        let image = recorded.await?;
+        self.came_to(key, image);
+        match common.options.remove || force {
             true => running.remove(&self.lines).await,
             false => running.keep(),
         }
         Ok(())
     }
 
-    /// Looks at what a command's mounts show.
-    async fn see(&mut self, mounts: &[RunMount]) -> Result<Vec<Seen>, BuildError> {
+    /// Leaves the container of a command that has failed to the user, or to the client, or removes it.
+    async fn leave(&self, running: Running, force: bool) {
+        match (self.common.options.keep_failed, force) {
+            (true, _) => {
+                self.lines.tell(BuildLine::Kept(running.id().to_string())).await;
+                running.keep();
+            }
+            (false, true) => running.remove(&self.lines).await,
+            (false, false) => running.keep(),
+        }
+    }
+
+    /// Whose files a command's mounts show; waits for stages.
+    async fn whose(&self, mounts: &[RunMount]) -> Result<Vec<mounts::Whose>, BuildError> {
         let mut whose = Vec::new();
         for mount in mounts {
             whose.push(match mounts::part(mount).map(|part| &part.from) {
                 None | Some(From::Nothing) => mounts::Whose::Nothing,
-                Some(From::Context) => mounts::Whose::Context(self.context.clone()),
+                Some(From::Context) => mounts::Whose::Context(self.common.context.clone()),
                 Some(From::Named(name)) => match self.tree(name).await {
                     Ok(Some(tree)) => mounts::Whose::Image(tree),
                     // A stage that came to nothing.
@@ -85,47 +106,52 @@ impl Solver {
                 },
             });
         }
-        let mounts = mounts.to_vec();
-        let seen = bridge::blocking(move || mounts::see(&mounts, whose)).await;
-        seen.map_err(|source| BuildError::Source { instruction: "RUN", source })
+        Ok(whose)
+    }
+
+    /// The caches that a command mounts. Those that are locked are waited for.
+    async fn leases(&self, run: &RunStep, seen: &[Seen]) -> Vec<Option<Lease>> {
+        let common = &self.common;
+        let renewed = self.renews.then_some(&common.renewed);
+        caches::acquire(&common.engine, mounts::caches(&run.mounts, seen, &run.command), renewed).await
     }
 
     /// Makes ready what a command mounts.
-    async fn ready(&mut self, run: &RunStep, seen: Vec<Seen>) -> Result<Ready, BuildError> {
+    async fn ready(&self, run: &RunStep, seen: Vec<Seen>, leases: Vec<Option<Lease>>) -> Result<Ready, BuildError> {
         if run.mounts.is_empty() {
             return Ok(Ready::default());
         }
-        let renewed = if self.options.no_cache { Some(&mut self.renewed) } else { None };
-        let leases = caches::acquire(&self.engine, mounts::caches(&run.mounts, &seen, &run.command), renewed).await;
-        let (engine, context) = (self.engine.clone(), self.context.clone());
-        let (wanted, name) = (run.mounts.clone(), format!("mount-{}", self.at));
+        let common = &self.common;
+        let (engine, context) = (common.engine.clone(), common.context.clone());
+        let (wanted, name) = (run.mounts.clone(), format!("mount-{}", common.number()));
         let prepared = move || mounts::prepare(&engine, &context, &wanted, seen, leases, &name);
         let mut ready = bridge::blocking(prepared).await?;
-        client_files::add(&self.engine, &self.client, &run.mounts, &mut ready).await?;
+        client_files::add(&common.engine, &common.client, &run.mounts, &mut ready).await?;
         Ok(ready)
     }
 
     /// What is made in the command's root for its mounts.
-    async fn made(&self, solving: &Solving, ready: &Ready) -> Result<Made, BuildError> {
+    async fn made(&self, ready: &Ready) -> Result<Made, BuildError> {
         if ready.is_empty() {
             return Ok(Made::default());
         }
-        let Some(parent) = self.parent(solving)? else { return Ok(ready.stubs(None)) };
-        let engine = self.engine.clone();
+        let Some(parent) = self.parent()? else { return Ok(ready.stubs(None)) };
+        let engine = self.common.engine.clone();
         let tree = Arc::new(bridge::blocking(move || tree_of(&engine, &parent)).await?);
         Ok(ready.stubs(Some(&tree.tree)))
     }
 
     /// Looks for secrets in what a command has written.
     async fn leak(&self, running: &Running, made: &Made, secrets: Vec<Secret>) -> Result<Option<Leak>, BuildError> {
-        let (engine, key, made) = (self.engine.clone(), snapshot_key(running.id()), made.clone());
+        let (engine, key, made) = (self.common.engine.clone(), snapshot_key(running.id()), made.clone());
         let find = move || made.with_all(|stubs| leaks::find(&engine, &key, stubs, &secrets));
         Ok(bridge::blocking(find).await?)
     }
 
     /// Writes a command's own file.
     async fn script(&self, text: &str) -> std::io::Result<PathBuf> {
-        let (path, text) = (self.context.place.join(&format!("script-{}", self.at)), text.to_owned());
+        let (path, text) =
+            (self.common.context.place.join(&format!("script-{}", self.common.number())), text.to_owned());
         bridge::blocking(move || {
             std::fs::write(&path, text)?;
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
@@ -133,4 +159,23 @@ impl Solver {
         })
         .await
     }
+}
+
+/// What a command depends on.
+fn facts(step: &Step, run: &RunStep, seen: &[Seen]) -> Facts {
+    let does = format!("{} {:?}", run.command.join(" "), run.script);
+    let arguments = step.words[..step.words.len().saturating_sub(run.command.len())].to_vec();
+    let shown = run.mounts.iter().zip(seen).filter(|(_, seen)| !seen.exact.is_empty());
+    let files: Vec<_> =
+        shown.map(|(mount, seen)| (format!("mounted at {}", mount.target), seen.exact.clone())).collect();
+    let options = [format!("{:?}", run.network)].into_iter().chain(run.mounts.iter().map(mounts::wanted)).collect();
+    let is_told_whole = run.mounts.is_empty() && run.script.is_none() && run.network == RunNetwork::Default;
+    Facts { does, arguments, exact: format!("{files:?}"), files, options, is_told_whole }
+}
+
+/// Looks at what mounts show.
+async fn see(mounts: &[RunMount], whose: Vec<mounts::Whose>) -> Result<Vec<Seen>, BuildError> {
+    let mounts = mounts.to_vec();
+    let seen = bridge::blocking(move || mounts::see(&mounts, whose)).await;
+    seen.map_err(|source| BuildError::Source { instruction: "RUN", source })
 }

@@ -1,0 +1,110 @@
+//! `COPY` and `ADD`: files of the context, of a stage, of an image or of the web.
+
+use builder::Step;
+use dockerfile::{Files, GitAddress};
+
+use super::super::BuildError;
+use super::super::copy::Copying;
+use super::super::remote::{self, Remote};
+use super::super::sources::{self, Source, SourceError};
+use super::super::work::Work;
+use super::stage::{Facts, StageSolver};
+
+impl StageSolver {
+    pub(super) async fn copy(&mut self, step: Step, files: Box<Files>, add: bool) -> Result<(), BuildError> {
+        let name = if add { "ADD" } else { "COPY" };
+        let from = self.tree(&files.from).await;
+        let from = from.map_err(|err| BuildError::From { from: files.from.clone(), source: Box::new(err) })?;
+        let common = self.common.clone();
+        let _begun = common.begin_step().await;
+        let failed = |source| BuildError::Source { instruction: name, source };
+        let mut fetches = false;
+        let (from, found, keyed) = loop {
+            let remotes = if add { self.remotes(&files, fetches).await.map_err(failed)? } else { Vec::new() };
+            let (context, wanted, from) = (common.context.clone(), files.clone(), from.clone());
+            let remote = remotes.iter().map(Remote::source).collect();
+            let (from, found) = bridge::blocking(move || {
+                let tree = from.as_ref().map_or(&context.tree, |from| &from.tree);
+                let found = sources::select(tree, &wanted, remote);
+                (from, found)
+            })
+            .await;
+            let found: Vec<Source> = found.map_err(failed)?;
+            let words = copy_words(step.words.clone(), &found, &files);
+            let facts = Facts {
+                does: step.words.join(" "),
+                arguments: Vec::new(),
+                files: found.iter().flat_map(|source| source.files.iter().cloned()).collect(),
+                exact: words.last().cloned().unwrap_or_default() + &exacts(&found).join(" "),
+                options: copy_options(&files),
+                is_told_whole: is_told_whole(&files),
+            };
+            let keyed = self.keyed(words, &copy_key(&found, &files), facts);
+            // What was not known when it was asked about is not either when it has come.
+            if !fetches && self.known(&keyed).await {
+                return Ok(());
+            }
+            // What was only asked about has to come now, and may be something else by now.
+            match fetches || remotes.iter().all(|remote| remote.is_here) {
+                true => break (from, found, keyed),
+                false => fetches = true,
+            }
+        };
+        let context = common.context.clone();
+        self.record(keyed, move |engine, parent| {
+            let work = Work::above(engine, parent)?;
+            let tree = from.as_ref().map_or(&context.tree, |from| &from.tree);
+            let remote = remote::tree(&context.place).map_err(BuildError::Remote)?;
+            Copying::new(tree, &work, &files, add)?.with_remote(remote.as_ref()).run(&found)?;
+            Ok(Some(work))
+        })
+        .await
+    }
+
+    /// What an `ADD` has from the web; all of it comes where `fetches`.
+    async fn remotes(&self, files: &Files, fetches: bool) -> Result<Vec<Remote>, SourceError> {
+        let (common, mut remotes) = (&self.common, Vec::new());
+        for url in files.sources.iter().filter(|source| sources::is_url(source) || sources::is_git(source)) {
+            let number = common.number();
+            if let Some(address) = GitAddress::parse(url)? {
+                let (place, whose) = (&common.context.place, (&common.engine, &common.client));
+                remotes.push(Remote::look_at_repository(whose, address, files, place, number, fetches).await?);
+                continue;
+            }
+            let remote = Remote::look(&common.engine, url, &common.context.place, number, fetches).await?;
+            remote.check(&files.checksum)?;
+            remotes.push(remote);
+        }
+        Ok(remotes)
+    }
+}
+
+/// Whether history says all that a copy depends on.
+fn is_told_whole(files: &Files) -> bool {
+    let has_flags = !files.chmod.is_empty() || !files.exclude.is_empty() || files.parents || files.unpack.is_some();
+    !has_flags && files.from.is_empty()
+}
+
+/// What else a copy depends on.
+fn copy_key(found: &[Source], files: &Files) -> Vec<String> {
+    [copy_options(files), exacts(found)].concat()
+}
+
+fn copy_options(files: &Files) -> Vec<String> {
+    let options = format!("{:?} {} {:?}", files.exclude, files.parents, files.unpack);
+    // Files of an image keep their owners.
+    vec![files.chmod.clone(), options, format!("from={}", !files.from.is_empty())]
+}
+
+fn exacts(found: &[Source]) -> Vec<String> {
+    found.iter().map(|source| source.exact.clone()).collect()
+}
+
+/// What history says of a copy: dockerd's words, with what the files are.
+fn copy_words(mut words: Vec<String>, found: &[Source], files: &Files) -> Vec<String> {
+    let behind = words.pop().unwrap_or_default();
+    let chown = if files.chown.is_empty() { String::new() } else { format!("--chown={} ", files.chown) };
+    let whole = format!("{}{chown}{}{behind}", words.pop().unwrap_or_default(), sources::sum(found, files));
+    words.push(whole);
+    words
+}

@@ -1,8 +1,12 @@
 //! Graphs of operations (solver/pb, ops.proto), of which we write and read those of one: the outcome of a build, which a
 //! client hands from one build to another.
 
+use std::collections::BTreeMap;
+
 use prost::Message;
 use sha2::{Digest as _, Sha256};
+
+use super::common::Empty;
 
 /// What the identifier of an outcome begins with.
 const OUTCOME: &str = "longshore-outcome://";
@@ -16,6 +20,9 @@ pub struct Definition {
     /// Its operations; the last one only has what the graph comes to.
     #[prost(bytes = "vec", repeated, tag = "1")]
     pub operations: Vec<Vec<u8>>,
+    /// What is said of operations, by the digests of their bytes: of us nothing, but clients take a graph without any for none.
+    #[prost(btree_map = "string, message", tag = "2")]
+    pub notes: BTreeMap<String, Empty>,
 }
 
 /// An operation.
@@ -51,9 +58,11 @@ impl Definition {
         let source = Some(Source { identifier: format!("{OUTCOME}{outcome}") });
         let first = Operation { inputs: Vec::new(), source }.encode_to_vec();
         let hex: String = Sha256::digest(&first).iter().map(|byte| format!("{byte:02x}")).collect();
-        let inputs = vec![Input { digest: format!("sha256:{hex}") }];
+        let digest = format!("sha256:{hex}");
+        let notes = BTreeMap::from([(digest.clone(), Empty {})]);
+        let inputs = vec![Input { digest }];
         let last = Operation { inputs, source: None }.encode_to_vec();
-        Definition { operations: vec![first, last] }
+        Definition { operations: vec![first, last], notes }
     }
 
     /// The outcome of ours that it comes to; `None` for every other graph.
@@ -79,6 +88,6 @@ mod tests {
         let mut other = definition.clone();
         other.operations.push(definition.operations[0].clone());
         assert_eq!(other.outcome(), None);
-        assert_eq!(Definition { operations: vec![vec![0xff], vec![]] }.outcome(), None);
+        assert_eq!(Definition { operations: vec![vec![0xff], vec![]], ..Definition::default() }.outcome(), None);
     }
 }

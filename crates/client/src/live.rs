@@ -2,13 +2,12 @@
 
 use engine_api::container::Top;
 use engine_api::exposure::ExposedPort;
-use engine_api::published_ports::PortsUpdate;
+use engine_api::published_ports::SentPorts;
 use engine_api::stats::Stats;
 use engine_api::update::{SentUpdate, UpdateResponse};
 use engine_api::why::Why;
-use http::Method;
 
-use crate::call::{Client, Payload};
+use crate::call::Client;
 use crate::container::path;
 use crate::error::ClientError;
 use crate::query::Query;
@@ -24,9 +23,9 @@ pub async fn update(client: &Client, id: &str, update: &SentUpdate) -> Result<Up
     client.post(&path(id, "/update")?, update).await
 }
 
-/// Publishes ports of a container and gives others up. Only our own daemon does that.
-pub async fn update_ports(client: &Client, id: &str, update: &PortsUpdate) -> Result<(), ClientError> {
-    client.call(Method::POST, &path(id, "/ports")?, Payload::json(update)).await.map(drop)
+/// Publishes ports of a container and gives others up, and changes its limits if that goes, too. Only our own daemon does that.
+pub async fn update_ports(client: &Client, id: &str, update: &SentPorts<'_>) -> Result<UpdateResponse, ClientError> {
+    client.post(&path(id, "/ports")?, update).await
 }
 
 /// The processes of a container; `arguments` are for the host's `ps`.

@@ -1,7 +1,7 @@
 //! Containers that run: what holds them still, changes, counts and watches them.
 
 use engine::ops;
-use engine_api::published_ports::PortsUpdate;
+use engine_api::published_ports::PortsRequest;
 use engine_api::update::{UpdateRequest, UpdateResponse};
 use engine_api::versions;
 use http::StatusCode;
@@ -58,9 +58,10 @@ pub(crate) async fn stats(call: Call) -> Result<Answer, Failure> {
 
 /// `POST /containers/{}/ports`, which Docker does not have.
 pub(crate) async fn ports(mut call: Call) -> Result<Answer, Failure> {
-    let update: PortsUpdate = call.json().await?.unwrap_or_default();
-    ops::published_ports::update(&call.engine, &call.name, update).await?;
-    Ok(response::empty(StatusCode::NO_CONTENT))
+    let request: PortsRequest = call.json().await?.unwrap_or_default();
+    let warnings = ops::published_ports::update(&call.engine, &call.name, request).await?;
+    let response = UpdateResponse { warnings: (!warnings.is_empty()).then_some(warnings) };
+    Ok(response::json(StatusCode::OK, &response))
 }
 
 /// `GET /longshore/exposure?container=NAME`, which Docker does not have; of all containers without a name.

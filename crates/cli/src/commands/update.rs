@@ -1,7 +1,7 @@
 //! `update`.
 
 use client::{ClientError, live};
-use engine_api::published_ports::PortsUpdate;
+use engine_api::published_ports::{PortsUpdate, SentPorts};
 use engine_api::update::{SentUpdate, UpdateResponse};
 
 use super::{Context, Outcomes};
@@ -34,20 +34,18 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     outcomes.finish()
 }
 
-/// Changes one container: its ports first, which can be had or not. Limits are asked of any daemon, ports of ours.
+/// Changes one container. Limits are asked of any daemon, ports of ours.
 async fn change(
     context: &Context,
     name: &str,
     update: &SentUpdate,
     ports: &PortsUpdate,
 ) -> Result<UpdateResponse, ClientError> {
-    if *ports != PortsUpdate::default() {
-        live::update_ports(&context.client, name, ports).await?;
-        if *update == SentUpdate::default() {
-            return Ok(UpdateResponse::default());
-        }
+    if *ports == PortsUpdate::default() {
+        return live::update(&context.client, name, update).await;
     }
-    live::update(&context.client, name, update).await
+    let limits = Some(update).filter(|update| **update != SentUpdate::default());
+    live::update_ports(&context.client, name, &SentPorts { ports, limits }).await
 }
 
 /// What flags ask for.

@@ -6,7 +6,7 @@ use crate::checkpoint::CheckpointCreate;
 use crate::container::CreateRequest;
 use crate::exec::{ExecCreate, ExecStart};
 use crate::network::{NetworkConnect, NetworkCreate, NetworkDisconnect};
-use crate::published_ports::PortsUpdate;
+use crate::published_ports::PortsRequest;
 use crate::update::UpdateRequest;
 use crate::volume::VolumeCreate;
 use Shape::{Array, Bool, List, Map, Number, Object, Text, Words};
@@ -56,9 +56,9 @@ impl Document for UpdateRequest {
     const SHAPE: Shape = Object("container.UpdateConfig", UPDATE);
 }
 
-impl Document for PortsUpdate {
-    const PREFIX: &'static str = "PortsUpdate";
-    const SHAPE: Shape = Object("container.PortsUpdate", &[("Add", PORT_MAP), ("Remove", PORT_MAP)]);
+impl Document for PortsRequest {
+    const PREFIX: &'static str = "PortsRequest";
+    const SHAPE: Shape = Object("container.PortsRequest", PORTS_REQUEST);
 }
 
 impl Document for VolumeCreate {
@@ -70,6 +70,8 @@ pub(super) const TEXT: Shape = Text("string");
 const TEXTS: Shape = List("[]string", &TEXT);
 const LISTS_OF_TEXTS: Shape = List("[][]string", &TEXTS);
 const TEXT_BY_NAME: Shape = Map("map[string]string", &TEXT);
+const PORTS_REQUEST: &[Field] =
+    &[("Add", PORT_MAP), ("Remove", PORT_MAP), ("Limits", Object("container.UpdateConfig", UPDATE))];
 const NOTHING: Shape = Object("struct {}", &[]);
 
 const INT: Shape = Number("int", i64::MIN as i128, i64::MAX as i128);

@@ -6,11 +6,12 @@ use container_spec::port_change::{PortChangeError, PortsOf, change_ports};
 use container_spec::ports::publications;
 use engine_api::container::Config;
 use engine_api::host_config::HostConfig;
-use engine_api::published_ports::PortsUpdate;
+use engine_api::published_ports::{PortsRequest, PortsUpdate};
 use errdefs::ErrorKind;
 use network::PortChange;
 
-use super::network_connect;
+use super::update::UpdateError;
+use super::{network_connect, update};
 use crate::Engine;
 use crate::container::Container;
 use crate::container::state::Phase;
@@ -37,6 +38,9 @@ pub enum PortsError {
         /// What it shares, or `none`.
         network: String,
     },
+    /// The limits that were to change with them are refused.
+    #[error(transparent)]
+    Limits(#[from] UpdateError),
     /// A port cannot be had.
     #[error(transparent)]
     Join(network::JoinError),
@@ -56,6 +60,7 @@ impl PortsError {
             PortsError::Change(PortChangeError::NotPublished { .. }) => ErrorKind::NotFound,
             PortsError::Change(PortChangeError::Published { .. }) | PortsError::Removing(_) => ErrorKind::Conflict,
             PortsError::Change(_) | PortsError::NoNetwork { .. } => ErrorKind::InvalidArgument,
+            PortsError::Limits(err) => err.kind(),
             PortsError::Join(err) => err.kind(),
             PortsError::Container(err) => err.kind(),
             PortsError::Record(_) => ErrorKind::Internal,
@@ -63,45 +68,83 @@ impl PortsError {
     }
 }
 
-/// Publishes ports of a container and gives others up; all of it or nothing.
-pub async fn update(engine: &Engine, name: &str, update: PortsUpdate) -> Result<(), PortsError> {
+/// Publishes ports of a container, gives others up and changes its limits; all of it or nothing. Answers what the user should know.
+pub async fn update(engine: &Engine, name: &str, request: PortsRequest) -> Result<Vec<String>, PortsError> {
+    let (limits, warnings) = match request.limits.map(|limits| update::check(engine, limits)).transpose()? {
+        Some((limits, warnings)) => (Some(limits), warnings),
+        None => (None, Vec::new()),
+    };
     let container = engine.containers.find(name)?;
-    let engine = engine.clone();
-    engine.clone().detached(async move { change(&engine, &container, update).await }).await
+    let task = engine.clone();
+    let all = async move {
+        // A start finds either all of it or nothing.
+        let _operation = container.operate().await?;
+        let before = change(&task, &container, request.ports).await?;
+        let Some(limits) = limits else {
+            task.events.container(&container, "update", []);
+            return Ok(());
+        };
+        let limited = update::change(&task, &container, limits).await;
+        if limited.is_err() {
+            // The error that is told is the first one.
+            _ = set(&task, &container, before).await;
+        }
+        limited.map_err(PortsError::Limits)
+    };
+    engine.detached(all).await?;
+    Ok(warnings)
 }
 
-async fn change(engine: &Engine, container: &Arc<Container>, update: PortsUpdate) -> Result<(), PortsError> {
-    // A start finds either all of it or nothing.
-    let _operation = container.operate().await?;
+/// Changes the ports; answers what there was before.
+async fn change(engine: &Engine, container: &Arc<Container>, update: PortsUpdate) -> Result<Published, PortsError> {
     let phase = container.state().phase;
     if phase == Phase::Removing || container.is_removed() {
         return Err(PortsError::Removing(container.name()));
     }
     check_mode(container)?;
-    let (config, host) = (container.config().into_owned(), container.host_config().into_owned());
-    let PortsOf { exposed, bindings } = change_ports(&config, &host, update)?;
-    let after_config = Config { exposed_ports: Some(exposed), ..config.clone() };
-    let after_host = HostConfig { port_bindings: Some(bindings), ..host.clone() };
-    let requests = |config: &Config, host: &HostConfig| {
-        let wanted = publications(config, host).map_err(PortChangeError::Invalid)?;
-        Ok::<_, PortsError>(wanted.into_iter().map(networking::port_request).collect::<Vec<_>>())
-    };
-    let (before, after) = (requests(&config, &host)?, requests(&after_config, &after_host)?);
-    let runs = matches!(phase, Phase::Running { .. });
-    if runs {
-        republish(engine, container, (&before, &after)).await?;
+    let before = Published::of(container);
+    let PortsOf { exposed, bindings } = change_ports(&before.config, &before.host, update)?;
+    let config = Config { exposed_ports: Some(exposed), ..before.config.clone() };
+    let host = HostConfig { port_bindings: Some(bindings), ..before.host.clone() };
+    set(engine, container, Published { config, host }).await?;
+    Ok(before)
+}
+
+/// What says which ports a container publishes.
+struct Published {
+    config: Config,
+    host: HostConfig,
+}
+
+impl Published {
+    fn of(container: &Container) -> Published {
+        Published { config: container.config().into_owned(), host: container.host_config().into_owned() }
     }
-    container.republish(after_host, after_config.exposed_ports);
+
+    fn requests(&self) -> Result<Vec<network::PortRequest>, PortsError> {
+        let wanted = publications(&self.config, &self.host).map_err(PortChangeError::Invalid)?;
+        Ok(wanted.into_iter().map(networking::port_request).collect())
+    }
+}
+
+/// Publishes these ports and no others, if the container runs, and records it; all of it or nothing.
+async fn set(engine: &Engine, container: &Arc<Container>, after: Published) -> Result<(), PortsError> {
+    let before = Published::of(container);
+    let (requested_before, requested) = (before.requests()?, after.requests()?);
+    let runs = matches!(container.state().phase, Phase::Running { .. });
+    if runs {
+        republish(engine, container, (&requested_before, &requested)).await?;
+    }
+    container.republish(after.host, after.config.exposed_ports);
     // That ports are others from the next start on only the record says: without it nothing has changed.
     if let Err(source) = engine.recorder.write_now(container).await {
-        container.republish(host, config.exposed_ports);
+        container.republish(before.host, before.config.exposed_ports);
         if runs {
             // The error that is told is the first one.
-            _ = republish(engine, container, (&after, &before)).await;
+            _ = republish(engine, container, (&requested, &requested_before)).await;
         }
         return Err(PortsError::Record(source));
     }
-    engine.events.container(container, "update", []);
     Ok(())
 }
 

@@ -69,17 +69,31 @@ impl UpdateError {
 
 /// Changes a container; answers what the user should know.
 pub async fn update(engine: &Engine, name: &str, request: UpdateRequest) -> Result<Vec<String>, UpdateError> {
-    let mut request = request.host_config;
-    let warnings = container_spec::validate_update(&mut request, &engine.facts)?;
+    let (request, warnings) = check(engine, request)?;
     let container = engine.containers.find(name)?;
-    let engine = engine.clone();
-    engine.clone().detached(async move { change(&engine, &container, request).await }).await?;
-    Ok(warnings.iter().map(ToString::to_string).collect())
+    let task = engine.clone();
+    let change = async move {
+        // A start finds either all of it or nothing.
+        let _operation = container.operate().await?;
+        change(&task, &container, request).await
+    };
+    engine.detached(change).await?;
+    Ok(warnings)
 }
 
-async fn change(engine: &Engine, container: &Arc<Container>, request: HostConfig) -> Result<(), UpdateError> {
-    // A start finds either all of it or nothing.
-    let _operation = container.operate().await?;
+/// What of a request is to be changed, and what the user should know of it.
+pub(super) fn check(engine: &Engine, request: UpdateRequest) -> Result<(HostConfig, Vec<String>), UpdateError> {
+    let mut request = request.host_config;
+    let warnings = container_spec::validate_update(&mut request, &engine.facts)?;
+    Ok((request, warnings.iter().map(ToString::to_string).collect()))
+}
+
+/// Changes a container on which the caller operates; all of it or nothing.
+pub(super) async fn change(
+    engine: &Engine,
+    container: &Arc<Container>,
+    request: HostConfig,
+) -> Result<(), UpdateError> {
     let id = container.id().clone();
     let phase = container.state().phase;
     if phase == Phase::Removing || container.is_removed() {

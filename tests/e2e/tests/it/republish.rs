@@ -42,6 +42,20 @@ fn published(at: &At<'_>, name: &str) -> String {
 }
 
 #[test]
+fn privileged_ports_and_limits_change_together_or_not_at_all() {
+    ours(|daemon| {
+        let (name, home, at) = (daemon.name("together"), home(), At { daemon, cli: Cli::Longshore });
+        at.ok(&format!("run -d -m 64m --memory-swap 128m --name {name} busybox {SERVER}"));
+        let sentence = "Memory limit should be smaller than already set memoryswap limit";
+        at.fails(&format!("update --publish-add {home}::80 -m 256m {name}"), 1, sentence);
+        assert_eq!((at.ok(&format!("port {name}")), published(&at, &name)), (String::new(), "{} {}".to_owned()));
+        assert_eq!(at.ok(&format!("update --publish-add {home}::80 -m 32m {name}")), name);
+        assert_eq!(at.inspect(&name, "{{.HostConfig.Memory}}"), "33554432");
+        assert_eq!(fetch_soon(&at.ok(&format!("port {name} 80"))), "one");
+    });
+}
+
+#[test]
 fn privileged_ports_of_running_containers_come_and_go() {
     ours(|daemon| {
         let (name, home) = (daemon.name("republished"), home());

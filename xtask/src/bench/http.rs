@@ -3,11 +3,12 @@
 //! A sample is what a thousand requests of 1 KiB took, and what CPU of the whole machine went into them. It is asked by wrk from
 //! where a user would ask, on as many connections as the row says: many show the throughput, one shows how long an answer takes.
 //!
-//! Beside the engines stand two servers without one, so that a share can be told:
+//! Beside the engines stand two servers without one, so that a share can be told, and one that tells what of it is no network's:
 //!
 //! ```text
-//! veth   [server] ---- bridge ---- [client]    namespaces of their own, a bridge that filters nothing
-//! bare   server and client on one loopback
+//! veth       [server] ---- bridge ---- [client]    namespaces of their own, a bridge that filters nothing
+//! contained  the same bridge; server and client are the first engine's containers, without a network of its own
+//! bare       server and client on one loopback
 //! ```
 //!
 //! The image has nginx, wrk and both their libraries; the plain ones are run from its files by chroot(1).
@@ -32,6 +33,9 @@ const SERVER: [&str; 3] = ["nginx", "-c", "/etc/ng.conf"];
 const PAGE: &str = "k1";
 /// The name of the plain bridge among those that are measured.
 pub(super) const VETH: &str = "veth";
+/// The name of containers on that bridge: what seccomp, cgroups and the layers' file system take is in both, filter and address
+/// translation in neither.
+const CONTAINED: &str = "contained";
 /// How long each sample asks.
 const ASKING: &str = "1s";
 /// What the machine's own host may take away of its CPUs during a sample; one that lost more is taken again, and of those the
@@ -148,6 +152,9 @@ pub(super) fn samples(
     }
     let (veth, bare) = (Plain::veth(root)?, Plain::bare(root)?);
     places.push((VETH.to_owned(), veth.place(root, way)?));
+    let (engine, scene, _) = engines.first().context("no engine")?;
+    let contained = Contained::new(engine, scene, &veth.host)?;
+    places.push((CONTAINED.to_owned(), contained.place(&veth.host, root, way)?));
     places.push(("bare".to_owned(), bare.place(root, way)?));
     let mut samples: Vec<_> = places.iter().map(|(name, _)| (name.clone(), Vec::with_capacity(runs))).collect();
     for _ in 0..runs {
@@ -191,12 +198,8 @@ fn place(engine: &Engine, scene: &str, way: Way, netns: Option<&Path>, root: &Pa
         Way::Loopback => format!("127.0.0.1:{}", published()?),
         Way::Link => format!("{}:80", shown("IPAddress")?),
     };
-    let environment = || engine.environment.iter().map(|(name, value)| format!("{name}={}", value.display()));
     let asker = match way {
-        Way::Link => {
-            let exec = engine.prefix.iter().cloned().chain(["exec".to_owned(), format!("{scene}client")]);
-            ["env".to_owned()].into_iter().chain(environment()).chain(exec).collect()
-        }
+        Way::Link => exec(engine, &format!("{scene}client")),
         Way::Bridge | Way::Loopback => inside(root),
     };
     let netns = match way {
@@ -204,6 +207,13 @@ fn place(engine: &Engine, scene: &str, way: Way, netns: Option<&Path>, root: &Pa
         Way::Bridge | Way::Loopback => netns.map(File::open).transpose().context("--peer-netns")?,
     };
     ready(Place { asker, netns, url: format!("http://{address}/{PAGE}") })
+}
+
+/// What comes before the words of a program in a container.
+fn exec(engine: &Engine, container: &str) -> Vec<String> {
+    let environment = engine.environment.iter().map(|(name, value)| format!("{name}={}", value.display()));
+    let words = engine.prefix.iter().cloned().chain(["exec".to_owned(), container.to_owned()]);
+    ["env".to_owned()].into_iter().chain(environment).chain(words).collect()
 }
 
 fn ready(place: Place) -> Result<Place> {
@@ -260,10 +270,7 @@ impl Plain {
         ip(&format!("-n {} link set br0 up", host.0))?;
         let beside = |name: &str, address: u8| -> Result<Namespace> {
             let inner = Namespace::new(format!("{mark}{name}"))?;
-            ip(&format!("-n {} link add {name} type veth peer name eth0 netns {}", host.0, inner.0))?;
-            ip(&format!("-n {} link set {name} master br0 up", host.0))?;
-            ip(&format!("-n {} addr add 10.99.0.{address}/24 dev eth0", inner.0))?;
-            ip(&format!("-n {} link set eth0 up", inner.0))?;
+            plug(&host, name, &inner.0, &inner.file()?, address)?;
             Ok(inner)
         };
         let (server, client) = (beside("s", 2)?, beside("c", 3)?);
@@ -285,6 +292,59 @@ impl Plain {
             (Some(_), Way::Bridge | Way::Loopback) => (&self.host, "10.99.0.2:80"),
         };
         ready(Place { asker: inside(root), netns: Some(asker.file()?), url: format!("http://{address}/{PAGE}") })
+    }
+}
+
+/// Joins a namespace, which ip(8) knows as `inner`, to the plain bridge of `host`.
+fn plug(host: &Namespace, name: &str, inner: &str, netns: &File, address: u8) -> Result<()> {
+    ip(&format!("-n {} link add {name} type veth peer name eth0 netns {inner}", host.0))?;
+    ip(&format!("-n {} link set {name} master br0 up", host.0))?;
+    for line in [format!("ip addr add 10.99.0.{address}/24 dev eth0"), "ip link set eth0 up".to_owned()] {
+        let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        let status = spawn(&words, Some(netns), Stdio::null())?.wait()?;
+        ensure!(status.success(), "{line} in {inner}: {status}");
+    }
+    Ok(())
+}
+
+/// A server and who asks it, in containers of an engine that know no network but the plain bridge.
+struct Contained<'a> {
+    engine: &'a Engine,
+    server: String,
+    client: String,
+}
+
+impl<'a> Contained<'a> {
+    fn new(engine: &'a Engine, scene: &str, host: &Namespace) -> Result<Contained<'a>> {
+        let contained = Contained { engine, server: format!("{scene}alone"), client: format!("{scene}asking") };
+        contained.start(&contained.server, &SERVER, host, 4)?;
+        contained.start(&contained.client, &["sleep", "100000"], host, 5)?;
+        Ok(contained)
+    }
+
+    fn start(&self, name: &str, command: &[&str], host: &Namespace, address: u8) -> Result<()> {
+        let start = ["run", "-d", "--stop-signal", "KILL", "--network", "none", "--name", name, IMAGE];
+        self.engine.run(&[&start[..], command].concat().iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())?;
+        let pid = self.engine.told(&["inspect", "-f", "{{.State.Pid}}", name].map(str::to_owned))?;
+        let pid = pid.trim();
+        plug(host, &format!("port{address}"), pid, &File::open(format!("/proc/{pid}/ns/net"))?, address)
+    }
+
+    fn place(&self, host: &Namespace, root: &Path, way: Way) -> Result<Place> {
+        let (asker, netns) = match way {
+            Way::Link => (exec(self.engine, &self.client), None),
+            Way::Bridge | Way::Loopback => (inside(root), Some(host.file()?)),
+        };
+        ready(Place { asker, netns, url: format!("http://10.99.0.4:80/{PAGE}") })
+    }
+}
+
+impl Drop for Contained<'_> {
+    fn drop(&mut self) {
+        let line = ["rm", "-f", &self.server, &self.client].map(str::to_owned);
+        if let Err(err) = self.engine.run(&line) {
+            eprintln!("{} and {} are left behind: {err}", self.server, self.client);
+        }
     }
 }
 

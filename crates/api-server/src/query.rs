@@ -60,6 +60,18 @@ impl Query {
         if self.get(name).is_some() { self.flag(name) } else { default }
     }
 
+    /// Yes or no as Go's strconv.ParseBool reads it; not given is no.
+    pub(crate) fn truth(&self, name: &str) -> Result<bool, Failure> {
+        match self.text(name) {
+            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+            "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+            other => {
+                let fault = format!("strconv.ParseBool: parsing {other:?}: invalid syntax");
+                Err(Failure::invalid(format!("invalid value for {name}: {other}: {fault}")))
+            }
+        }
+    }
+
     /// A decimal number. dockerd lets the error of `strconv.Atoi` through, unmarked: status 500.
     pub(crate) fn number(&self, name: &str) -> Result<Option<i64>, Failure> {
         self.given(name).map(|text| decimal(text).map_err(|cause| not_a_number("Atoi", text, cause))).transpose()

@@ -45,6 +45,9 @@ pub enum ClientError {
     /// A container without a name.
     #[error("invalid container name or ID: value is empty")]
     EmptyName,
+    /// A network without a name.
+    #[error("invalid network name or ID: value is empty")]
+    EmptyNetwork,
     /// The daemon refused.
     #[error("Error response from daemon: {message}")]
     Api {
@@ -114,7 +117,9 @@ impl ClientError {
             }
             ClientError::Http { .. } | ClientError::Stream { .. } => ErrorKind::Unavailable,
             ClientError::Denied { .. } => ErrorKind::Forbidden,
-            ClientError::EmptyName | ClientError::Request { .. } => ErrorKind::InvalidArgument,
+            ClientError::EmptyName | ClientError::EmptyNetwork | ClientError::Request { .. } => {
+                ErrorKind::InvalidArgument
+            }
             ClientError::Decode { .. } => ErrorKind::Internal,
             ClientError::Open { source, .. } => errdefs::io_kind(source),
             ClientError::Header { .. } => ErrorKind::Internal,

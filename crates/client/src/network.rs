@@ -9,6 +9,14 @@ use crate::call::{Client, Payload};
 use crate::error::ClientError;
 use crate::query::{Query, segment};
 
+/// The path of a network, or of an action. A name that is empty would make another path of it.
+fn path(name: &str, action: &str) -> Result<String, ClientError> {
+    match name.trim() {
+        "" => Err(ClientError::EmptyNetwork),
+        name => Ok(format!("/networks/{}{action}", segment(name))),
+    }
+}
+
 /// Lists networks; `filters` is Docker's JSON of filters, empty for none.
 pub async fn list(client: &Client, filters: &str) -> Result<Vec<Network>, ClientError> {
     client.get(&Query::new("/networks").with_text("filters", filters).build()).await
@@ -16,7 +24,7 @@ pub async fn list(client: &Client, filters: &str) -> Result<Vec<Network>, Client
 
 /// Shows a network as the daemon's own bytes.
 pub async fn inspect_raw(client: &Client, name: &str) -> Result<Bytes, ClientError> {
-    client.call(Method::GET, &format!("/networks/{}", segment(name)), Payload::Empty).await
+    client.call(Method::GET, &path(name, "")?, Payload::Empty).await
 }
 
 /// Makes a network.
@@ -26,19 +34,17 @@ pub async fn create(client: &Client, request: &NetworkCreate) -> Result<NetworkC
 
 /// Removes a network.
 pub async fn remove(client: &Client, name: &str) -> Result<(), ClientError> {
-    client.call(Method::DELETE, &format!("/networks/{}", segment(name)), Payload::Empty).await.map(drop)
+    client.call(Method::DELETE, &path(name, "")?, Payload::Empty).await.map(drop)
 }
 
 /// Connects a container to a network.
 pub async fn connect(client: &Client, name: &str, request: &NetworkConnect) -> Result<(), ClientError> {
-    let path = format!("/networks/{}/connect", segment(name));
-    client.call(Method::POST, &path, Payload::json(request)).await.map(drop)
+    client.call(Method::POST, &path(name, "/connect")?, Payload::json(request)).await.map(drop)
 }
 
 /// Disconnects a container from a network.
 pub async fn disconnect(client: &Client, name: &str, request: &NetworkDisconnect) -> Result<(), ClientError> {
-    let path = format!("/networks/{}/disconnect", segment(name));
-    client.call(Method::POST, &path, Payload::json(request)).await.map(drop)
+    client.call(Method::POST, &path(name, "/disconnect")?, Payload::json(request)).await.map(drop)
 }
 
 /// Removes networks that nobody uses.

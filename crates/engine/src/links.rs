@@ -214,10 +214,14 @@ pub(crate) fn names(engine: &Engine, child: &ContainerId) -> Vec<String> {
     parents.filter_map(|(parent, alias)| Some(format!("/{}/{alias}", engine.containers.get(&parent)?.name()))).collect()
 }
 
-/// Takes the link `OTHER/ALIAS` away; answers whether that is the name of one. Blocks.
-pub(crate) fn remove(engine: &Engine, name: &str) -> bool {
-    let Some((parent, alias)) = name.trim_start_matches('/').split_once('/') else { return false };
-    let Ok(parent) = engine.containers.find(parent) else { return false };
+/// Who has the link `OTHER/ALIAS`, and its alias; nothing if that is the name of none.
+pub(crate) fn find_link(engine: &Engine, name: &str) -> Option<(Arc<Container>, String)> {
+    let (parent, alias) = name.trim_start_matches('/').split_once('/')?;
+    Some((engine.containers.find(parent).ok()?, alias.to_owned()))
+}
+
+/// Takes a link of a container away on which the caller operates. Blocks.
+pub(crate) fn remove(engine: &Engine, parent: &Container, alias: &str) {
     engine.containers.links().unlink(parent.id(), alias);
     rewrite(engine, parent.id(), |hosts| remove_alias(hosts, alias));
     let left = linked(engine, parent.id());
@@ -225,5 +229,4 @@ pub(crate) fn remove(engine: &Engine, name: &str) -> bool {
     if let Some(Err(err)) = shut {
         warn!(err = errdefs::chain(&err), "a link that was taken away is open until its container ends");
     }
-    true
 }

@@ -45,6 +45,13 @@ const FLIGHTS_PER_CONTAINER: usize = 256;
 /// Likewise of all containers: each has a socket or more, of which a process has some thousands.
 const FLIGHTS: usize = 2048;
 
+/// Beside these there are some for containers of which few queries have been sent: some whose name servers are silent take all
+/// others for seconds.
+const SPARE_FLIGHTS: usize = 256;
+
+/// How many are few.
+const FEW_FLIGHTS: usize = 8;
+
 /// Port 53, but in tests.
 const DNS_PORT: u16 = 53;
 
@@ -86,6 +93,8 @@ struct Shared {
     /// Where upstreams listen.
     port: u16,
     flights: Semaphore,
+    /// Those of containers that have few.
+    spare_flights: Semaphore,
 }
 
 /// A container's name server. It ends with this.
@@ -108,6 +117,7 @@ impl Names {
             host: Arc::new(Host::new(resolv_conf, port)),
             port,
             flights: Semaphore::new(FLIGHTS),
+            spare_flights: Semaphore::new(SPARE_FLIGHTS),
         }))
     }
 

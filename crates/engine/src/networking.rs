@@ -449,7 +449,6 @@ fn protocol(protocol: Protocol) -> network::Protocol {
     }
 }
 
-/// A port to publish, as crate `network` takes it.
 /// Has a container publish what its record says: a daemon that was killed in the middle of a change may have done either.
 fn keep_ports(networks: &Networks, container: &Container) {
     let requests = match publications(&container.config(), &container.host_config()) {
@@ -463,6 +462,7 @@ fn keep_ports(networks: &Networks, container: &Container) {
     }
 }
 
+/// A port to publish, as crate `network` takes it.
 pub(crate) fn port_request(one: container_spec::ports::Publication) -> PortRequest {
     PortRequest {
         protocol: protocol(one.port.protocol),

@@ -125,6 +125,9 @@ pub enum JoinError {
     /// The wanted address is another container's, or reserved.
     #[error("Address already in use")]
     AddressTaken,
+    /// An address that was to be valid on the link alone is not of that kind.
+    #[error("invalid link local IP address: {0}")]
+    NotLinkLocal(IpAddr),
     /// The wanted address does not belong to the network.
     #[error("invalid address {address}: It does not belong to any of this network's subnets")]
     AddressOutside {
@@ -169,7 +172,7 @@ impl JoinError {
     /// What a caller can do about it. dockerd answers 500 to a port that is taken.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            JoinError::AddressOutside { .. } => ErrorKind::InvalidArgument,
+            JoinError::NotLinkLocal(_) | JoinError::AddressOutside { .. } => ErrorKind::InvalidArgument,
             JoinError::NoNetwork(_) => ErrorKind::NotFound,
             JoinError::Joined { .. } | JoinError::AddressTaken | JoinError::Configuration => ErrorKind::Forbidden,
             JoinError::Parent(err) => err.kind(),

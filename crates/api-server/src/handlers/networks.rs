@@ -19,6 +19,8 @@ pub(crate) async fn list(call: Call) -> Result<Answer, Failure> {
 
 /// `GET /networks/{}`.
 pub(crate) async fn inspect(call: Call) -> Result<Answer, Failure> {
+    // It says more of a cluster's networks alone, but whoever sends nonsense is told.
+    call.query.truth("verbose")?;
     let network = networks::inspect(&call.engine, &call.name, call.query.text("scope")).await?;
     Ok(response::json(StatusCode::OK, &network))
 }

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::{FLIGHTS_PER_CONTAINER, Rules, Shared, WAITING_PER_CONTAINER, upstream, warden};
+use super::{FEW_FLIGHTS, FLIGHTS_PER_CONTAINER, Rules, Shared, WAITING_PER_CONTAINER, upstream, warden};
 use crate::sync::read;
 
 /// How long a query over UDP may be. One that is longer is cut by the kernel, and then no query: those of programs have one
@@ -162,10 +162,22 @@ impl Client {
     }
 
     /// A forwarded query's turn to be sent; ends with what is answered.
-    pub(super) async fn take_off(&self) -> [Option<SemaphorePermit<'_>>; 2] {
+    pub(super) async fn turn(&self) -> [Option<SemaphorePermit<'_>>; 2] {
         // An error would say that a semaphore was closed, which nobody does. A container's own comes first: who waits for
         // that does not keep others from theirs.
-        [self.flights.acquire().await.ok(), self.shared.flights.acquire().await.ok()]
+        let own = self.flights.acquire().await.ok();
+        let sent = FLIGHTS_PER_CONTAINER - self.flights.available_permits();
+        let spare = async {
+            match sent <= FEW_FLIGHTS {
+                true => self.shared.spare_flights.acquire().await,
+                false => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            turn = self.shared.flights.acquire() => [own, turn.ok()],
+            turn = spare => [own, turn.ok()],
+        }
     }
 
     async fn converse(&self, mut stream: TcpStream) -> io::Result<()> {

@@ -411,6 +411,20 @@ async fn forwarded_queries_end_with_their_server() {
 }
 
 #[tokio::test]
+async fn who_asks_little_is_served_while_others_have_taken_all_turns() {
+    let fixture = Fixture::new(&["127.0.0.2"], false).await;
+    let (socket, _listener) = fixture.take_place("127.0.0.2");
+    let _upstream = Upstream::at(socket, |query| vec![answer(query, 1)]);
+    let taken = fixture.names.0.flights.acquire_many(FLIGHTS as u32).await.unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    client.send_to(&query("example.com", 1), fixture.server).await.unwrap();
+    let mut buffer = [0; 512];
+    let (length, _) = tokio::time::timeout(DEADLINE, client.recv_from(&mut buffer)).await.unwrap().unwrap();
+    assert_eq!(buffer[..length][3] & 15, 0, "the answer is a refusal");
+    drop(taken);
+}
+
+#[tokio::test]
 async fn names_are_answered_while_connections_cannot_be_accepted() {
     let fixture = Fixture::new(&[], false).await;
     let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();

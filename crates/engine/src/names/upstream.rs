@@ -34,13 +34,13 @@ pub(super) async fn ask(
 ) -> Vec<u8> {
     let exchange = Arc::new(exchange);
     let asked = async {
-        let _turn = client.take_off().await;
-        race(client, &exchange, transport).await
+        let _turn = client.turn().await;
+        let reply = race(client, &exchange, transport).await?;
+        warden::open(client, allowed, &reply).await.then_some(reply)
     };
-    let asked = tokio::time::timeout(DEADLINE, asked).await;
-    match asked.ok().flatten() {
-        Some(reply) if warden::open(client, allowed, &reply).await => exchange.finish(reply),
-        _ => exchange.refuse(Refusal::ServerFailure),
+    match tokio::time::timeout(DEADLINE, asked).await.ok().flatten() {
+        Some(reply) => exchange.finish(reply),
+        None => exchange.refuse(Refusal::ServerFailure),
     }
 }
 

@@ -38,6 +38,9 @@ pub enum RequestError {
     /// It would have no addresses at all.
     #[error("IPv4 or IPv6 must be enabled")]
     NoFamily,
+    /// An option that says yes or no says something else.
+    #[error("driver-opt {0:?} is not a valid bool")]
+    NoBool(&'static str),
     /// Its addresses do not go together.
     #[error("invalid network config:\n{}", listed(.0))]
     Addresses(Vec<String>),
@@ -65,7 +68,9 @@ impl RequestError {
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            RequestError::NoName | RequestError::NoFamily | RequestError::Addresses(_) => ErrorKind::InvalidArgument,
+            RequestError::NoName | RequestError::NoFamily | RequestError::NoBool(_) | RequestError::Addresses(_) => {
+                ErrorKind::InvalidArgument
+            }
             RequestError::Driver(_) => ErrorKind::NotFound,
             RequestError::Predefined(_)
             | RequestError::OnlyOne(_)
@@ -82,7 +87,8 @@ impl RequestError {
 }
 
 /// Reads a request.
-pub(crate) fn plan(request: NetworkCreate) -> Result<UserNetworkRequest, RequestError> {
+pub(crate) fn plan(mut request: NetworkCreate) -> Result<UserNetworkRequest, RequestError> {
+    choose_families(&mut request)?;
     refuse(&request)?;
     let config_from = config_from(&request).map(str::to_owned);
     let ipam = request.ipam.unwrap_or_default();
@@ -114,6 +120,32 @@ pub(crate) fn plan(request: NetworkCreate) -> Result<UserNetworkRequest, Request
         options: request.options,
         labels: request.labels,
     })
+}
+
+/// The options by which a client that has no field for it asks for a family of addresses, or for none.
+const ENABLE_IPV4: &str = "com.docker.network.enable_ipv4";
+const ENABLE_IPV6: &str = "com.docker.network.enable_ipv6";
+
+/// Reads them, where the request's own fields say nothing; where those do, an option is forgotten, as by dockerd.
+fn choose_families(request: &mut NetworkCreate) -> Result<(), RequestError> {
+    let NetworkCreate { options, enable_ipv4, enable_ipv6, .. } = request;
+    for (field, option) in [(enable_ipv4, ENABLE_IPV4), (enable_ipv6, ENABLE_IPV6)] {
+        match (field.is_some(), options.get(option)) {
+            (true, _) => _ = options.remove(option),
+            (false, Some(text)) => *field = Some(truth(text).ok_or(RequestError::NoBool(option))?),
+            (false, None) => {}
+        }
+    }
+    Ok(())
+}
+
+/// As Go's strconv.ParseBool reads it.
+fn truth(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
 }
 
 /// One that has been looked at.

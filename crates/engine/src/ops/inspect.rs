@@ -75,6 +75,14 @@ fn describe(engine: &Engine, container: &Container) -> Inspect {
         let theirs = &lender.definition.config;
         (config.hostname, config.domainname) = (theirs.hostname.clone(), theirs.domainname.clone());
     }
+    let own_network = match Mode::of(definition) {
+        Mode::Bridge => "bridge",
+        Mode::User(name) => name,
+        Mode::None | Mode::Host | Mode::Container(_) => "",
+    };
+    if let Some(settings) = networks.as_ref().and_then(|networks| networks.get(own_network)) {
+        config.mac_address.clone_from(&settings.mac_address);
+    }
     let text = |path: std::path::PathBuf| path.to_string_lossy().into_owned();
     // A path is told when something may be there.
     let begun = |path: std::path::PathBuf| if state.started_at_nanos == 0 { String::new() } else { text(path) };

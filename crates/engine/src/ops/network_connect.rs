@@ -133,8 +133,9 @@ async fn connect_container(
         let name = found_name(engine, wanted).await;
         let user = !matches!(name.as_str(), "bridge" | "host" | "none");
         let dns_names = user.then(Vec::new);
+        let before = container.live().networks.clone();
         add(container, &name, EndpointSettings { dns_names, ..settings });
-        return write(engine, container).await;
+        return write(engine, container).await.inspect_err(|_| container.live().networks = before);
     };
     let key = found.key().map(str::to_owned).unwrap_or_default();
     let request = networking::request(engine, container, vec![attachments::request(&key, &settings)]);
@@ -154,7 +155,14 @@ async fn connect_container(
     let addresses = place.on(&key).into_iter().flat_map(network::Endpoint::addresses);
     let lines: String = addresses.map(|address| own_line(&container.definition.config, address)).collect();
     keep(engine, container, place).await;
-    write(engine, container).await?;
+    // That it is there only the record says: without it nothing has changed.
+    if let Err(err) = write(engine, container).await {
+        remove(container, found.name());
+        if let Err(undo) = take_off(engine, container, &key).await {
+            warn!(err = errdefs::chain(&undo), "a container stays on a network that its record does not name");
+        }
+        return Err(err);
+    }
     if !lines.is_empty() {
         edit_hosts(engine, container, move |hosts| Some(format!("{hosts}{lines}"))).await;
     }
@@ -182,8 +190,9 @@ async fn disconnect_container(
         if !is_on(container, &name) {
             return Err(not_connected("the "));
         }
+        let before = container.live().networks.clone();
         remove(container, &name);
-        return write(engine, container).await;
+        return write(engine, container).await.inspect_err(|_| container.live().networks = before);
     }
     let found = found.ok_or_else(|| NetworkConnectError::NoNetwork(wanted.to_owned()))?;
     if name == "host" && Mode::of(&container.definition) == Mode::Host {
@@ -196,8 +205,12 @@ async fn disconnect_container(
         let live = container.live();
         Some(live.place.as_ref()?.on(key)?.addresses().collect::<Vec<_>>())
     });
+    let before = container.live().networks.clone();
     remove(container, &name);
-    write(engine, container).await?;
+    if let Err(err) = write(engine, container).await {
+        container.live().networks = before;
+        return Err(err);
+    }
     if let Some(key) = found.key() {
         take_off(engine, container, key).await?;
     }

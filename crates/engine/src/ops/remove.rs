@@ -110,8 +110,16 @@ pub async fn remove(engine: &Engine, name: &str, options: RemoveOptions) -> Resu
     let container = engine.containers.find(name)?;
     if options.link {
         let (task, link) = (engine.clone(), name.to_owned());
-        let removed = bridge::blocking(move || links::remove(&task, &link)).await;
-        return if removed { Ok(()) } else { Err(RemoveError::DefaultLink) };
+        let removed = async move {
+            let Some((parent, alias)) = links::find_link(&task, &link) else { return Ok(false) };
+            // Its networks are changed by one at a time.
+            let _operation = parent.operate().await?;
+            let task = task.clone();
+            let parent = parent.clone();
+            bridge::blocking(move || links::remove(&task, &parent, &alias)).await;
+            Ok::<_, LookupError>(true)
+        };
+        return if engine.detached(removed).await? { Ok(()) } else { Err(RemoveError::DefaultLink) };
     }
     let (engine, name) = (engine.clone(), name.to_owned());
     engine.clone().detached(async move { remove_container(&engine, &container, &name, options).await }).await

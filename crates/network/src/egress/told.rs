@@ -37,6 +37,12 @@ impl Packet {
         Some(Packet { source, destination, protocol, port })
     }
 
+    /// Whether the kernel sends it of itself when an interface gets an address: a report of groups (RFC 3810), which stays on the
+    /// link. Nobody has asked for it, and nobody misses it.
+    pub(crate) fn is_of_kernel(&self) -> bool {
+        self.destination == IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16))
+    }
+
     /// The protocol's name, or its number.
     pub(crate) fn protocol_name(&self) -> String {
         match self.protocol {

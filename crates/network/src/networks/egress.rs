@@ -96,7 +96,8 @@ impl Denials {
         let mut told: Vec<(Packet, Option<u32>)> = Vec::new();
         self.log.read(|logged| {
             let forged = logged.prefix() == FORGED;
-            told.extend(Packet::parse(logged.packet).map(|packet| (packet, logged.port.filter(|_| forged))));
+            let packet = Packet::parse(logged.packet).filter(|packet| !packet.is_of_kernel());
+            told.extend(packet.map(|packet| (packet, logged.port.filter(|_| forged))));
         })?;
         Ok(told.into_iter().filter_map(|(packet, port)| denial(networks, &packet, port)).collect())
     }

@@ -95,6 +95,9 @@ impl Networks {
             false => JoinError::NoNetwork(request.network.clone()),
         };
         let lan = self.lan(wired, &request.network).ok_or_else(missing)?;
+        if let Some(address) = request.link_local.iter().find(|address| !is_link_local(**address)) {
+            return Err(JoinError::NotLinkLocal(*address));
+        }
         if request.mac.is_some() && !lan.footing.has_macs() {
             let (driver, endpoint, network) = (lan.footing.kind(), endpoint_name.to_owned(), lan.name.clone());
             return Err(JoinError::Parent(ParentError::OwnMac { driver, endpoint, network }));
@@ -142,6 +145,14 @@ impl Networks {
             routed: lan.modes.map(|mode| mode == GatewayMode::Routed && !lan.internal),
         });
         Ok(lan)
+    }
+}
+
+/// Whether an address counts on its link alone (RFC 3927, RFC 4291).
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
     }
 }
 

@@ -10,7 +10,8 @@ use crate::error::NetworkError;
 use crate::firewall::LinkedPort;
 use crate::record::SandboxRecord;
 
-/// Replaces the links of a container that is on a network; nothing where it is on none.
+/// Replaces the links of a container that is on a network; nothing where it is on none. Nobody else may change the container's
+/// networks meanwhile: its record is taken out, and put back.
 pub fn set_links(networks: &Networks, container: &str, links: Vec<String>) -> Result<(), NetworkError> {
     if networks.config.icc {
         return Ok(());

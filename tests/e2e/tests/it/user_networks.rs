@@ -100,6 +100,37 @@ fn privileged_what_is_no_network_is_refused() {
 }
 
 #[test]
+fn privileged_families_come_by_options_and_addresses_of_links_are_checked() {
+    on_both(|at| {
+        let name = at.name("families");
+        let (ipv4, ipv6) = ("com.docker.network.enable_ipv4", "com.docker.network.enable_ipv6");
+        let refused = format!("driver-opt \"{ipv6}\" is not a valid bool");
+        at.fails(&format!("network create -o {ipv6}=x {name}"), 1, &refused);
+        at.fails(&format!("network create -o {ipv4}=false {name}"), 1, "IPv4 or IPv6 must be enabled");
+        at.ok(&format!("network create -o {ipv6}=true {name}"));
+        let network = shown(at, &name);
+        assert_eq!((&network["EnableIPv6"], &network["Options"]), (&json!(true), &json!({ipv6: "true"})));
+        let local = network["IPAM"]["Config"][1]["Subnet"].as_str().unwrap().to_owned();
+        assert!(local.starts_with("fd") && local.ends_with("/64"), "{local}");
+        let sentence = "invalid link local IP address: 10.1.1.1";
+        at.fails(&format!("run --rm --network {name} --link-local-ip 10.1.1.1 busybox true"), 125, sentence);
+        at.ok(&format!("network rm {name}"));
+        at.ok(&format!("network create -o {ipv6}=true --ipv6=false {name}"));
+        let network = shown(at, &name);
+        assert_eq!((&network["EnableIPv6"], &network["Options"]), (&json!(false), &json!({})));
+        at.ok(&format!("run -d --name {name} busybox sleep 1000"));
+        at.fails(&format!("network connect --link-local-ip 10.1.1.1 {name} {name}"), 1, sentence);
+        assert!(networks(at, &name).get(&name).is_none());
+        for verb in ["inspect", "rm"] {
+            at.fails(&format!("network {verb} ''"), 1, "invalid network name or ID: value is empty");
+        }
+        at.ok(&format!("rm -f {name}"));
+        at.ok(&format!("create --mac-address 02:00:00:00:00:01 --name {name} busybox"));
+        assert_eq!(at.inspect(&name, "{{.Config.MacAddress}}"), "02:00:00:00:00:01");
+    });
+}
+
+#[test]
 fn privileged_a_configuration_makes_networks_and_is_none() {
     on_both(|at| {
         let (configuration, name, base) = (at.image("template"), at.image("of-template"), subnet(at, 4));

@@ -38,7 +38,8 @@
 //! its parent may have room for nobody else.
 //!
 //! Locks: `users.changing`, `wired`, `firewall`, `relays`, `route`, `state`, in this order, `users.networks` last; none while waiting for a
-//! sandbox or for firewalld. Everything blocks, for tens of microseconds, or a millisecond where a pair is made.
+//! sandbox or for firewalld. Everything blocks, mostly for tens of microseconds, or a millisecond where a
+//! pair is made; a join at most 20 s for its sandbox, 10 s for others that choose a subnet, 5 s for firewalld and for each question to the relay.
 //! Users' networks have addresses of IPv4, IPv6 or both, the default bridge of IPv4 or both.
 //! Deliberately not here: names (DNS), files in /etc of containers.
 

@@ -11,6 +11,7 @@
 //! - [`service`] knows the calls, [`build`] what builds there are and what becomes of one.
 //! - [`attributes`] reads what a client wants of a Dockerfile: pure. [`inputs`] has it come with what it is built from:
 //!   [`local`] has the client send its files, [`layout`] its images, [`remote`] has a context whole.
+//! - [`attest`] says where an image comes from, and what is in it.
 //! - [`outputs`] brings what was built to where the client wants it.
 //! - [`progress`] is what a client sees of a build, [`follow`] what makes it so; [`failure`] what it reads where one fails.
 //! - [`tunnel`] is a session that is opened by a call, not by a request of its own.
@@ -20,6 +21,7 @@
 //! is kept when its client has heard how it ended. Locks are held for a look into a map.
 
 mod asks;
+mod attest;
 mod attributes;
 mod build;
 mod failure;

@@ -17,6 +17,7 @@
 //!
 //! Deliberately not here: files, images, containers (all `engine`), the language (`dockerfile`).
 
+pub mod attest;
 pub mod cache;
 pub mod early;
 pub mod go;
@@ -24,6 +25,8 @@ pub mod modes;
 pub mod mounts;
 pub mod plan;
 pub mod ports;
+pub mod provenance;
+pub mod sbom;
 pub mod shared;
 pub mod stage;
 

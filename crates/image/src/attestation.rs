@@ -13,10 +13,10 @@ use crate::record::ImageRecord;
 use crate::store::{DOCUMENT_MAX, Store};
 
 /// How an entry of an index says that it is such a document.
-const KIND: (&str, &str) = ("vnd.docker.reference.type", "attestation-manifest");
+pub(crate) const KIND: (&str, &str) = ("vnd.docker.reference.type", "attestation-manifest");
 
 /// The manifest of the image that it is about.
-const ABOUT: &str = "vnd.docker.reference.digest";
+pub(crate) const ABOUT: &str = "vnd.docker.reference.digest";
 
 /// How many are kept of one image. buildx writes one, with a layer for each statement.
 const ATTESTATIONS_MAX: usize = 16;

@@ -60,6 +60,7 @@ mod held;
 mod layout;
 mod load;
 mod metadata;
+mod outcome;
 mod pins;
 mod platforms;
 mod pull;
@@ -81,13 +82,14 @@ pub use derive::{compose, derive};
 pub use evict::evict;
 pub use held::{Held, LayerTarError, hold};
 pub use layer::{COMPRESSOR, Compression, Compressor, Gzip};
-pub use layout::{Layout, LayoutError, LayoutOptions, layout};
+pub use layout::{LayerForm, Layout, LayoutError, LayoutImage, LayoutOptions, Say, layout};
 pub use load::plan::host_architecture;
 pub use load::{LoadError, LoadEvent, Loaded, WantedPlatform, load_for};
+pub use outcome::{Document, Statement, attestation, image_manifest, outcome_index};
 pub use platforms::resolve_all;
 pub use pull::{PullError, PullEvent, PulledImage, inflated_max, pull_with};
 pub use push::{
-    CameBy, KeptBlob, PushImage, PushImageError, PushLayer, came_by, index_of, name_pushed, push_image,
+    CameBy, KeptBlob, PushImage, PushImageError, PushLayer, came_by, index_of, name_pushed, name_several, push_image,
     remember_compressed, repositories_with,
 };
 pub use record::ImageRecord;

@@ -14,9 +14,10 @@ use snapshot::ChainId;
 
 use crate::attestation::PushAttestation;
 use crate::metadata::Change;
+use crate::outcome::{descriptor, outcome_index};
 use crate::record::{ImageRecord, StoredCompressed};
 use crate::remove::difference;
-use crate::store::{DOCUMENT_MAX, RECORDED_MAX, Store};
+use crate::store::{DOCUMENT_MAX, RECORDED_MAX, Store, TagError, resolve};
 
 /// An image as it goes to a registry.
 #[derive(Debug)]
@@ -238,6 +239,31 @@ impl StoredCompressed {
     fn blob(self) -> Blob {
         Blob { digest: self.digest, size: self.bytes }
     }
+}
+
+/// Gives a name to images for several platforms, of which it means the one for this machine. They have it through an index
+/// that nobody keeps: a push makes one of what there is.
+pub fn name_several(store: &Store, ids: &[Digest], name: &Reference) -> Result<Arc<ImageRecord>, TagError> {
+    if name.digest().is_some() {
+        return Err(TagError::Digest);
+    }
+    let mut metadata = store.writer();
+    let now = stdx::time::Rfc3339::now().to_string();
+    let before = store.read(Clone::clone);
+    let mut next = before.clone();
+    let images: Vec<_> = ids.iter().filter_map(|id| next.images.get(id).cloned()).collect();
+    let entries = images.iter().map(|image| {
+        let platform = Some(image.config.platform.clone());
+        Descriptor { platform, ..descriptor(media_type::OCI_CONFIG, image.id.clone(), 0) }
+    });
+    let (index, _) = outcome_index(entries.collect(), BTreeMap::new());
+    next.point(name, None, None);
+    next.gather(name, &images, |_| Some(index.clone()), Some(&now));
+    let record = resolve(&next, &name.to_string())?;
+    let change = difference(&before, &next);
+    metadata.commit(&change).map_err(|source| TagError::Record { source })?;
+    store.replace(next);
+    Ok(record)
 }
 
 /// Gives images the name under which a registry knows them now, `repository@digest`; several where it is that of an index.

@@ -9,7 +9,7 @@ use engine_api::host_config::{HostConfig, LogConfig, Ulimit};
 
 use super::failure::{not_yet, said};
 use super::layout::BlobDigest;
-use super::outputs::{not_a_number, seconds};
+use super::outputs::{not_a_number, seconds, truth};
 
 /// Attributes, understood.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +27,10 @@ pub(super) struct Attributes {
     /// What is taken by names: names, as they are given with platforms, and what they stand for.
     pub(super) named: BTreeMap<String, NamedPlace>,
     pub(super) options: BuildOptions,
+    /// What is built for, in order; nothing for what the options say.
+    pub(super) platforms: Vec<String>,
+    /// Whether there is an index of them, and be it of one.
+    pub(super) several: bool,
     /// What is asked of the Dockerfile instead of building it.
     pub(super) question: Option<Question>,
     /// `SOURCE_DATE_EPOCH`, in seconds since 1970.
@@ -66,8 +70,7 @@ const CHECK: &str = "build-arg:BUILDKIT_DOCKERFILE_CHECK";
 const TIME: &str = "build-arg:SOURCE_DATE_EPOCH";
 
 /// Attributes by which the client asks for something that is not there, and what that is.
-const REFUSED: &[(&str, &str)] =
-    &[("attest:sbom", "an attestation of what an image is made of"), ("device", "a device for a build")];
+const REFUSED: &[(&str, &str)] = &[("device", "a device for a build")];
 
 /// Reads attributes. `host_network` is whether the client allows that network.
 pub(super) fn read(given: &BTreeMap<String, String>, host_network: bool) -> Result<Attributes, Status> {
@@ -77,9 +80,7 @@ pub(super) fn read(given: &BTreeMap<String, String>, host_network: bool) -> Resu
             return Err(not_yet(what));
         }
     }
-    if text("platform").contains(',') {
-        return Err(not_yet("an image of several platforms"));
-    }
+    let (platforms, several) = platforms(&text)?;
     let named = |prefix: &str| -> BTreeMap<String, String> {
         let own = given.iter().filter_map(|(name, value)| Some((name.strip_prefix(prefix)?.to_owned(), value.clone())));
         own.collect()
@@ -116,7 +117,7 @@ pub(super) fn read(given: &BTreeMap<String, String>, host_network: bool) -> Resu
             arguments: arguments.map(|(name, value)| (name, Some(value))).collect(),
             labels: named("label:"),
             target: text("target").to_owned(),
-            platform: text("platform").to_owned(),
+            platform: platforms.first().cloned().unwrap_or_default(),
             // Without names it means all stages.
             no_cache: given.get("no-cache").is_some_and(String::is_empty),
             no_cache_stages: fields(text("no-cache")).map(str::to_owned).collect(),
@@ -127,10 +128,38 @@ pub(super) fn read(given: &BTreeMap<String, String>, host_network: bool) -> Resu
             host: host(&text, host_network)?,
             ..BuildOptions::default()
         },
+        platforms,
+        several,
         question,
         time,
     })
 }
+
+/// What is built for, each once; and whether there is an index of it.
+fn platforms<'a>(text: &impl Fn(&str) -> &'a str) -> Result<(Vec<String>, bool), Status> {
+    let mut platforms: Vec<String> = Vec::new();
+    for platform in fields(text("platform")) {
+        if !platforms.iter().any(|known| known == platform) {
+            platforms.push(platform.to_owned());
+        }
+        if platforms.len() > PLATFORMS_MAX {
+            return Err(said("too many platforms"));
+        }
+    }
+    let wanted = [text("build-arg:BUILDKIT_MULTI_PLATFORM"), text("multi-platform")];
+    let several = match wanted.into_iter().find(|value| !value.is_empty()) {
+        None => platforms.len() > 1,
+        Some(value) => truth("multi-platform", value)
+            .map_err(|_| said(format!("invalid boolean value for multi-platform: {value}")))?,
+    };
+    if platforms.len() > 1 && !several {
+        return Err(said("conflicting config: returning multiple target platforms is not allowed"));
+    }
+    Ok((platforms, several))
+}
+
+/// The most platforms of a build: Go knows some fifty.
+const PLATFORMS_MAX: usize = 64;
 
 /// Where the context is, if that is an address; what is none means the client's directory, as with BuildKit.
 fn remote<'a>(text: &impl Fn(&str) -> &'a str) -> Option<Remote> {
@@ -297,7 +326,7 @@ mod tests {
             ("context:base", "x", "invalid context specifier x for base"),
             ("context:base", "file:///etc", "unsupported context source file for base"),
             ("context:base", "git:x", "invalid git context git:x"),
-            ("platform", "linux/amd64,linux/arm64", "an image of several platforms is not supported yet"),
+            ("multi-platform", "x", "invalid boolean value for multi-platform: x"),
             ("requestid", "frontend.other", "unsupported request frontend.other"),
             (CHECK, "no", "failed to parse build-arg:BUILDKIT_DOCKERFILE_CHECK: invalid check option \"no\""),
             ("force-network-mode", "own", "invalid netmode own"),

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use buildkit_api::messages::{CacheOptions, Exporter, ReturnRequest, SolveRequest};
 use buildkit_api::status::{Code, Status};
-use engine::ops::build::{CacheFrom, CacheOptionError, CacheTo};
+use engine::ops::build::outputs::Built;
+use engine::ops::build::{CacheFrom, CacheOptionError, CacheTo, Used};
 use tokio::sync::{oneshot, watch};
 
-use super::progress::Progress;
+use super::progress::{Progress, now_nanos};
 
 /// How long a build is waited for that a call names; clients make all calls of one at the same time.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -33,6 +34,8 @@ pub(crate) struct Build {
     pub(crate) allows_host_network: bool,
     /// Where steps are known, and where it is left what they came to.
     pub(crate) caches: Result<(Vec<CacheFrom>, Vec<CacheTo>), CacheOptionError>,
+    /// When it began, in nanoseconds since 1970.
+    pub(crate) begun_nanos: i64,
     pub(crate) progress: Progress,
     /// By the names under which the client knows them.
     outcomes: Mutex<BTreeMap<String, Outcome>>,
@@ -43,14 +46,36 @@ pub(crate) struct Build {
 }
 
 /// What a Dockerfile came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outcome {
-    /// Its image.
-    pub(crate) image: String,
-    /// What it is for: `linux/amd64`.
-    pub(crate) platform: String,
+    /// For each platform, in the order in which they were asked for.
+    pub(crate) built: Vec<Built>,
+    /// What each of these used.
+    pub(crate) used: Vec<Used>,
+    /// Whether several platforms may be asked for: there is an index then, and be it of one.
+    pub(crate) several: bool,
     /// `SOURCE_DATE_EPOCH`: what times of files become where they are sent, in seconds since 1970.
     pub(crate) time: Option<i64>,
+    /// Who read the Dockerfile, and what that was told.
+    pub(crate) frontend: String,
+    pub(crate) attributes: BTreeMap<String, String>,
+    /// The Dockerfile's name and text.
+    pub(crate) definition: (String, Vec<u8>),
+}
+
+impl Outcome {
+    /// Its images as another build has them as an input: platforms and ids.
+    pub(crate) fn by_platform(&self) -> String {
+        let all: Vec<String> = self.built.iter().map(|built| format!("{}={}", built.platform, built.image)).collect();
+        all.join(";")
+    }
+}
+
+/// The image of such a text for a platform, or the only one.
+pub(crate) fn of_platform(text: &str, platform: &str) -> Option<String> {
+    let mut all = text.split(';').filter_map(|one| one.split_once('='));
+    let only = all.clone().count() == 1;
+    all.find(|(own, _)| only || *own == platform).map(|(_, image)| image.to_owned())
 }
 
 /// All builds, by name.
@@ -73,6 +98,7 @@ impl Build {
             exporters.push(Exporter { kind: request.exporter, attributes: request.exporter_attributes });
         }
         let build = Build {
+            begun_nanos: now_nanos(),
             progress: Progress::new(&request.reference),
             reference: request.reference,
             session: request.session,

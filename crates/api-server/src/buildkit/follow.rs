@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use buildkit_api::status::Status;
-use engine::ops::build::{BuildLine, Building, Findings, PartEvent};
+use engine::ops::build::{BuildLine, Building, Findings, PartEvent, Used};
 
 use super::build::Build;
 use super::failure::{self, Place};
@@ -20,14 +20,25 @@ pub(super) struct Followed {
     pub(super) image: Option<String>,
     /// What checks found.
     pub(super) findings: Findings,
+    /// What it used.
+    pub(super) used: Used,
 }
 
-/// Tells how a build gets on, to its end; and what checks find, where that is said of a part of the build.
+/// How a build is told.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Telling<'a> {
+    /// The part of which it is said what checks find, if it is said.
+    pub(super) warned: Option<&'a str>,
+    /// The platform that is in the names of parts, where there are several.
+    pub(super) platform: Option<&'a str>,
+}
+
+/// Tells how a build gets on, to its end.
 pub(super) async fn follow(
     build: &Build,
     mut building: Building,
     mut place: Place,
-    warned: Option<&str>,
+    telling: Telling<'_>,
 ) -> Result<Followed, Status> {
     let progress = &build.progress;
     let mut parts = Parts::default();
@@ -38,9 +49,14 @@ pub(super) async fn follow(
                 place.line = line;
                 parts.failed = part;
             }
+            Ok(BuildLine::Part { number, event: PartEvent::Begun { name, after } }) => {
+                let name = telling.platform.map_or_else(|| name.clone(), |platform| with_platform(&name, platform));
+                parts.tell(progress, number, PartEvent::Begun { name, after }).await;
+            }
             Ok(BuildLine::Part { number, event }) => parts.tell(progress, number, event).await,
+            Ok(BuildLine::Used(used)) => followed.used = *used,
             Ok(BuildLine::Findings(findings)) => {
-                if let Some(part) = warned {
+                if let Some(part) = telling.warned {
                     progress.warn(part, &place, &findings).await;
                 }
                 followed.findings = *findings;
@@ -61,6 +77,14 @@ pub(super) async fn follow(
     }
     followed.image = building.image.take();
     Ok(followed)
+}
+
+/// `[build 1/2] RUN x` as `[linux/arm64 build 1/2] RUN x`; what is the same for all platforms stays as it is.
+fn with_platform(name: &str, platform: &str) -> String {
+    match name.strip_prefix('[') {
+        Some(rest) if !rest.starts_with("internal]") && !rest.starts_with("context ") => format!("[{platform} {rest}"),
+        _ => name.to_owned(),
+    }
 }
 
 /// The parts of a build.

@@ -11,7 +11,7 @@ use engine::ops::build::{AskLogin, Local, LocalFiles, NamedContext, NamedSource,
 use engine_api::auth::AuthConfig;
 
 use super::attributes::{Attributes, NamedPlace};
-use super::build::Build;
+use super::build::{Build, of_platform};
 use super::failure::{not_yet, said};
 use super::layout::Layout;
 use super::local::{self, Context};
@@ -30,7 +30,7 @@ type Asked = Pin<Box<dyn Future<Output = Option<AuthConfig>> + Send>>;
 /// A Dockerfile, and the context where that had to come first.
 pub(super) struct Loaded {
     pub(super) definition: local::Definition,
-    fetched: Option<RemoteFiles>,
+    pub(super) fetched: Option<RemoteFiles>,
 }
 
 impl BuildService {
@@ -83,19 +83,23 @@ impl BuildService {
     pub(super) async fn named(
         &self,
         build: &Arc<Build>,
-        places: BTreeMap<String, NamedPlace>,
+        places: &BTreeMap<String, NamedPlace>,
         inputs: &BTreeMap<String, Definition>,
+        platform: &str,
     ) -> Result<Vec<NamedContext>, Status> {
         let mut named = Vec::new();
         for (name, place) in places {
+            let (name, place) = (name.clone(), place.clone());
             let source = match place {
                 NamedPlace::Image(image) => NamedSource::Image(image),
                 NamedPlace::Url(url) => NamedSource::Url(url),
                 NamedPlace::Input(input) => {
                     let outcome = inputs.get(&input).map(Definition::outcome);
                     let outcome = outcome.ok_or_else(|| said(format!("invalid input {input} for {name}")))?;
+                    let outcome = outcome.ok_or_else(|| not_yet("an input that no other build came to"))?;
                     // Whoever may build may have every image that is here.
-                    NamedSource::Outcome(outcome.ok_or_else(|| not_yet("an input that no other build came to"))?)
+                    let image = of_platform(&outcome, platform);
+                    NamedSource::Outcome(image.ok_or_else(|| said(format!("the input {input} has no {platform}")))?)
                 }
                 NamedPlace::Layout(store, digest) => {
                     let (build, session) = (build.clone(), self.session(build, None).await?);

@@ -166,6 +166,11 @@ impl Progress {
 }
 
 fn now() -> Timestamp {
+    Timestamp::of_nanos(now_nanos())
+}
+
+/// Now, in nanoseconds since 1970.
+pub(super) fn now_nanos() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::of_nanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

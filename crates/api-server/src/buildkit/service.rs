@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use builder::attest;
 use buildkit_api::messages::{
     ApiCap, BridgeResult, BridgeSolveRequest, BridgeSolveResponse, BuildkitVersion, Definition, DiskUsageResponse,
     Empty, EvaluateRequest, InfoResponse, ListWorkersResponse, Platform, PongResponse, PruneRequest, Ref,
@@ -14,17 +15,19 @@ use buildkit_api::status::{Code, Status};
 use dockerfile_checks::{Answer, Question};
 use engine::Engine;
 use engine::filters::Filters;
-use engine::ops::build::{self, Input};
+use engine::ops::build::outputs::Built;
+use engine::ops::build::{self, BuildOptions, Input, Local, Used};
 use engine::ops::build_cache;
 use engine_api::disk_usage::CacheRecord;
 use tokio::sync::{mpsc, oneshot};
 
 use super::BuildKit;
-use super::attributes;
-use super::attributes::Attributes;
+use super::attributes::{self, Attributes};
 use super::build::{Build, Listed, Outcome};
 use super::failure::{self, not_yet, said};
-use super::follow::follow;
+use super::follow::{Telling, follow};
+use super::inputs::Loaded;
+use super::local;
 use super::outputs::{self, Exporting, Output};
 use super::questions;
 use super::tunnel;
@@ -56,7 +59,7 @@ const CAPS: [&str; 11] = [
 ];
 
 /// What clients may ask of a build (solver/pb, caps.go).
-const GRAPH_CAPS: [&str; 1] = ["exporter.multiple"];
+const GRAPH_CAPS: [&str; 2] = ["exporter.multiple", "exporter.image.attestations"];
 
 /// What becomes of a Dockerfile.
 enum Solved {
@@ -167,13 +170,17 @@ impl BuildService {
             return Err(not_yet("a definition of operations (LLB)"));
         }
         let wanted = outputs::parse(&listed.build.exporters)?;
-        let outcome = match frontend.as_str() {
+        let attest = attest::Wanted::parse(&attributes).map_err(|err| said(err.to_string()))?;
+        let mut outcome = match frontend.as_str() {
             "" => from_client(&listed, returned).await?,
             name => match self.frontend(&listed.build, name, &attributes, &BTreeMap::new()).await? {
                 Solved::Image(outcome) => Some(outcome),
                 Solved::Answer(_) => None,
             },
         };
+        if let Some(outcome) = &mut outcome {
+            self.attest(&listed.build, outcome, &attest).await?;
+        }
         let exporter = match outcome {
             Some(outcome) => self.export(&listed.build, &outcome, &wanted).await?,
             // A client that only asked what there is.
@@ -201,7 +208,7 @@ impl BuildService {
         };
         let result = match solved.inspect_err(|err| build.has_failed(err))? {
             Solved::Image(outcome) => {
-                let definition = Some(Definition::of_outcome(&outcome.image));
+                let definition = Some(Definition::of_outcome(&outcome.by_platform()));
                 BridgeResult { reference: Some(Ref { id: build.keep(outcome), definition }), metadata: BTreeMap::new() }
             }
             Solved::Answer(answer) => {
@@ -226,33 +233,90 @@ impl BuildService {
         let mut wanted = attributes::read(attributes, build.allows_host_network)?;
         let caches = build.caches.clone().map_err(|err| said(err.to_string()))?;
         (wanted.options.cache_from, wanted.options.cache_to) = caches;
+        let files = outputs::rewrites(&build.exporters);
+        wanted.options.reproduce = wanted.time.map(|secs| build::Reproduce { secs, files });
         let loaded = self.load(build, &wanted).await?;
-        let definition = &loaded.definition;
-        let (part, place) = (definition.part.clone(), definition.place());
+        let place = loaded.definition.place();
         if let Some(question @ (Question::Targets | Question::Describe)) = wanted.question {
             return questions::of_text(question, &place).map(Solved::Answer);
         }
-        let Attributes { context_in, named, mut options, question, time, .. } = wanted;
-        let named = self.named(build, named, inputs).await?;
-        let local = self.local(build, context_in, loaded).await?;
-        if let Some(question) = question {
-            // Without a target checks look at all stages.
-            let all_stages = question == Question::Lint && options.target.is_empty();
-            let asking = build::ask(&self.engine, options, local, named, all_stages);
-            let warned = (question == Question::Outline).then_some(part.as_str());
-            let findings = follow(build, asking, place.clone(), warned).await?.findings;
-            return questions::of_findings(question, &findings, &place).map(Solved::Answer);
+        if let Some(question) = wanted.question {
+            return self.answer(build, question, wanted, loaded, inputs).await.map(Solved::Answer);
         }
-        let failed = |err: &_| failure::of_build(err, &place, None);
+        let mut outcome = Outcome {
+            several: wanted.several,
+            time: wanted.time,
+            frontend: name.to_owned(),
+            attributes: attributes.clone(),
+            definition: (loaded.definition.name.clone(), loaded.definition.text.clone()),
+            ..Outcome::default()
+        };
+        let platforms = if wanted.platforms.is_empty() { vec![String::new()] } else { wanted.platforms.clone() };
+        let (mut definition, mut loaded) = (loaded.definition.clone(), Some(loaded));
+        for platform in platforms {
+            let loaded = match loaded.take() {
+                Some(loaded) => loaded,
+                // What was fetched is gone with the build of the one before.
+                None if wanted.remote.is_some() => self.load(build, &wanted).await?,
+                None => Loaded { definition: definition.clone(), fetched: None },
+            };
+            let local = self.local(build, wanted.context_in.clone(), loaded).await?;
+            definition.ignore = Some(local.ignore.clone());
+            if !outcome.built.is_empty() {
+                // What checks find is told once.
+                definition.part.clear();
+            }
+            let options = BuildOptions { platform, ..wanted.options.clone() };
+            let (built, used) = self.one(build, (options, wanted.several), local, &wanted, inputs, &definition).await?;
+            outcome.built.push(built);
+            outcome.used.push(used);
+        }
+        Ok(Solved::Image(outcome))
+    }
+
+    /// Builds for one platform; `several` is whether that is told.
+    async fn one(
+        &self,
+        build: &Arc<Build>,
+        (options, several): (BuildOptions, bool),
+        local: Local,
+        wanted: &Attributes,
+        inputs: &BTreeMap<String, Definition>,
+        definition: &local::Definition,
+    ) -> Result<(Built, Used), Status> {
         let platform = build::platform_of(&options);
-        let files = outputs::rewrites(&build.exporters);
-        options.reproduce = time.map(|secs| build::Reproduce { secs, files });
+        let named = self.named(build, &wanted.named, inputs, &platform).await?;
+        let place = definition.place();
+        let failed = |err: &_| failure::of_build(err, &place, None);
         let client = self.kit.client(&build.session).await;
         let building =
             build::start(&self.engine, options, Input::Local(local), named, client).map_err(|err| failed(&err))?;
-        let followed = follow(build, building, place, Some(&part)).await?;
+        let warned = Some(definition.part.as_str()).filter(|part| !part.is_empty());
+        let telling = Telling { warned, platform: several.then_some(&platform) };
+        let followed = follow(build, building, place.clone(), telling).await?;
         let image = followed.image.ok_or_else(|| said("no image was built"))?;
-        Ok(Solved::Image(Outcome { image, platform, time }))
+        Ok((Built { image, platform, predicates: Vec::new() }, followed.used))
+    }
+
+    /// Answers what is asked of a Dockerfile instead of building it.
+    async fn answer(
+        &self,
+        build: &Arc<Build>,
+        question: Question,
+        wanted: Attributes,
+        loaded: Loaded,
+        inputs: &BTreeMap<String, Definition>,
+    ) -> Result<Answer, Status> {
+        let (part, place) = (loaded.definition.part.clone(), loaded.definition.place());
+        let named = self.named(build, &wanted.named, inputs, &build::platform_of(&wanted.options)).await?;
+        let local = self.local(build, wanted.context_in, loaded).await?;
+        // Without a target checks look at all stages.
+        let all_stages = question == Question::Lint && wanted.options.target.is_empty();
+        let asking = build::ask(&self.engine, wanted.options, local, named, all_stages);
+        let warned = (question == Question::Outline).then_some(part.as_str());
+        let telling = Telling { warned, platform: None };
+        let findings = follow(build, asking, place.clone(), telling).await?.findings;
+        questions::of_findings(question, &findings, &place)
     }
 
     /// A session of the client's: its own, or the build's.

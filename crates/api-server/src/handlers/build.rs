@@ -116,7 +116,7 @@ fn told(line: BuildLine) -> Line {
         BuildLine::Explained(explanation) => Line::explained(explanation),
         BuildLine::Kept(id) => Line::kept(id),
         // Those of a graph, which no build of ours is.
-        BuildLine::Failed { .. } | BuildLine::Part { .. } | BuildLine::Findings(_) => {
+        BuildLine::Failed { .. } | BuildLine::Part { .. } | BuildLine::Findings(_) | BuildLine::Used(_) => {
             Line::Text { stream: String::new() }
         }
     }

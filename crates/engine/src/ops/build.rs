@@ -37,11 +37,13 @@ mod remote;
 mod remote_context;
 mod reproduce;
 mod run;
+pub mod sbom;
 mod solve;
 mod sources;
 mod transfer;
 mod tree;
 mod turns;
+mod used;
 mod work;
 
 use std::collections::BTreeMap;
@@ -64,6 +66,7 @@ use crate::ops::wait::WaitError;
 pub use asks::{Answer, AskError, Asks, Client};
 pub use builder::StepError;
 pub use builder::go::quote as quoted;
+pub use builder::provenance::Used;
 pub(crate) use cache::{Remembered, forget, forget_web, remembered};
 pub use cache_options::{CacheFrom, CacheOptionError, CacheTo};
 pub(crate) use caches::{Cache, Caches, all as cache_mounts, bytes as cache_mount_bytes, remove as remove_cache_mount};
@@ -83,7 +86,7 @@ pub use mounts::RunMountError;
 pub use named::{LayoutSource, NamedContext, NamedSource};
 pub use receive::ContextError;
 pub(crate) use receive::discard_left_over;
-pub use registry_client::WebError;
+pub use registry_client::{WebError, without_password as shown_address};
 pub use remote_context::{
     ALONE, FetchedContext, RemoteContextError, RemoteFiles, fetch as fetch_context, keep as keep_context,
     shown_repository,
@@ -177,6 +180,8 @@ pub enum BuildLine {
     },
     /// Of a graph: what checks find in its Dockerfile.
     Findings(Box<Findings>),
+    /// Of a graph: what it used, at its end.
+    Used(Box<Used>),
 }
 
 /// What a part of a build does. Those of several stages go on side by side; what has not ended when the build fails was
@@ -447,11 +452,24 @@ pub async fn name(engine: &Engine, image: &str, name: &str) -> Result<(), BuildE
     images::tag(engine, image, &repository, &tag).await.map_err(BuildError::Tag)
 }
 
+/// Gives images for several platforms one name.
+pub async fn name_all(engine: &Engine, images: &[&str], name: &str) -> Result<(), BuildError> {
+    let name = new_name(name)?;
+    let images = images.iter().map(|image| Ok(engine.images.resolve(image)?.id.clone()));
+    let ids = images.collect::<Result<Vec<_>, image::ResolveError>>()?;
+    images::name_all(engine, ids, name).await.map_err(BuildError::Tag)
+}
+
 /// What a part of a build is known by, of the name of the build and its number: a digest, as clients expect it.
 pub fn part_digest(build: &str, number: usize) -> String {
     use sha2::Digest as _;
     let hash = sha2::Sha256::digest(format!("{number} {build}"));
     oci::Digest::from_sha256(&hash.into()).to_string()
+}
+
+/// A moment as documents have it, in RFC 3339, of nanoseconds since 1970.
+pub fn shown_time(nanos: i64) -> String {
+    crate::clock::rfc3339(nanos)
 }
 
 /// What is built on: operating system, architecture, variant.

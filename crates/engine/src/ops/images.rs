@@ -286,6 +286,15 @@ pub async fn tag(engine: &Engine, name: &str, repository: &str, tag: &str) -> Re
     Ok(())
 }
 
+/// Gives images for several platforms one name.
+pub(crate) async fn name_all(engine: &Engine, ids: Vec<Digest>, name: Reference) -> Result<(), ImageError> {
+    let (task, named) = (engine.clone(), name.clone());
+    let run = async move { bridge::blocking(move || image::name_several(&task.images, &ids, &named)).await };
+    let image = engine.detached(run).await?;
+    tell(engine, &image, "tag", &name.familiar());
+    Ok(())
+}
+
 /// Removes a name, and the image with its last one; of images for several platforms only the wanted one.
 pub async fn remove(
     engine: &Engine,

@@ -39,6 +39,7 @@ use crate::ops::pull::tell_event;
 use crate::platforms::{self, PlatformMismatch};
 
 mod goods;
+pub mod outcome;
 
 use goods::{Goods, What};
 

@@ -30,7 +30,7 @@ fn seen(root: &Path, file: &str) -> String {
 }
 
 /// All below a directory, from there, in order.
-fn names(root: &Path) -> Vec<String> {
+pub(crate) fn names(root: &Path) -> Vec<String> {
     let (mut names, mut todo) = (Vec::new(), vec![root.to_owned()]);
     while let Some(directory) = todo.pop() {
         for entry in fs::read_dir(&directory).unwrap() {
@@ -65,7 +65,7 @@ const NAMES: [&str; 13] = [
     "",
 ];
 
-fn build(plugged: &Plugged<'_>, directory: &TempDir, flags: &str) -> String {
+pub(crate) fn build(plugged: &Plugged<'_>, directory: &TempDir, flags: &str) -> String {
     let output = plugged.line(&format!("buildx build --progress plain {flags} {}", path(directory)));
     assert_eq!(output.code, 0, "{output:?}");
     output.stderr
@@ -134,7 +134,7 @@ fn privileged_buildx_keeps_hard_links() {
 }
 
 /// What GNU tar tells of an archive, in order of the alphabet.
-fn listed(archive: &Path) -> Vec<String> {
+pub(crate) fn listed(archive: &Path) -> Vec<String> {
     let output = testkit::process::run(
         std::process::Command::new("tar").args(["--numeric-owner", "--full-time", "--utc", "-tvf"]).arg(archive),
         b"",
@@ -352,7 +352,7 @@ fn privileged_our_own_build_gives_files_and_archives() {
 }
 
 /// A document in an archive.
-fn document(archive: &Path, name: &str) -> serde_json::Value {
+pub(crate) fn document(archive: &Path, name: &str) -> serde_json::Value {
     let mut tar = std::process::Command::new("tar");
     let output = testkit::process::run(tar.arg("-xOf").arg(archive).arg(name), b"").unwrap();
     assert_eq!(output.code, 0, "{output:?}");
@@ -360,7 +360,7 @@ fn document(archive: &Path, name: &str) -> serde_json::Value {
 }
 
 /// Where a descriptor's blob is in an archive.
-fn blob(descriptor: &serde_json::Value) -> String {
+pub(crate) fn blob(descriptor: &serde_json::Value) -> String {
     format!("blobs/sha256/{}", descriptor["digest"].as_str().unwrap().trim_start_matches("sha256:"))
 }
 
@@ -411,12 +411,23 @@ fn privileged_buildx_gives_images_away_as_layouts_with_annotations() {
             plugged.at.ok(&format!("load -i {}", archive.display()));
             assert_eq!(plugged.at.inspect(&image, "{{.Id}}"), id);
         }
-        let plain = format!("-o type=oci,compression=uncompressed,dest={}", oci.display());
-        build(plugged, &directory, &plain);
-        let manifest = document(&oci, &blob(&document(&oci, "index.json")["manifests"][0]));
-        assert_eq!(manifest["layers"][0]["mediaType"], "application/vnd.oci.image.layer.v1.tar");
+        let first_layer = |form: &str| {
+            build(plugged, &directory, &format!("-o type=oci,{form},dest={}", oci.display()));
+            let manifest = document(&oci, &blob(&document(&oci, "index.json")["manifests"][0]));
+            manifest["layers"][0]["mediaType"].as_str().unwrap().to_owned()
+        };
+        // What was loaded has a form already, which it keeps unless it has to have another one.
+        for (form, kind) in [
+            ("compression=uncompressed", "tar+gzip"),
+            ("compression=uncompressed,force-compression=true", "tar"),
+            ("compression=zstd,force-compression=true", "tar+zstd"),
+            ("compression=gzip,force-compression=true,compression-level=9", "tar+gzip"),
+        ] {
+            assert_eq!(first_layer(form), format!("application/vnd.oci.image.layer.v1.{kind}"), "{form}");
+            plugged.at.ok(&format!("load -i {}", oci.display()));
+        }
         for (flags, wanted) in [
-            ("-o type=oci,compression=zstd,dest=NONE", "the compression \"zstd\" of an output is not supported yet"),
+            ("-o type=oci,compression=x,dest=NONE", "unsupported compression type x"),
             (
                 "--annotation index:a=b -o type=oci,dest=NONE",
                 "index annotations not supported for single platform export",

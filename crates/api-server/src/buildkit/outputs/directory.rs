@@ -1,13 +1,15 @@
 //! The files of an image as a client's directory gets them.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read};
 
 use archive::{Entry, Kind};
 use buildkit_api::messages::{Packet, PacketKind, Stat};
-use engine::ops::build::outputs::{ImageFiles, OutputError};
+use engine::ops::build::outputs::{ImageFiles, OWN_FILE_MODE, OutputError, OwnFile};
 use tokio::sync::mpsc;
 
 use super::super::modes;
+use super::super::progress::now_nanos;
 
 /// How many packets may wait for the client.
 pub(super) const DEPTH: usize = 16;
@@ -27,11 +29,18 @@ pub(super) struct Sending {
     /// The paths of files, one behind the other, and where the one of each entry ends: a client may ask for any of them.
     paths: Vec<u8>,
     ends: Vec<u64>,
+    /// Files beside those of the image that were not told yet, by name.
+    waiting: VecDeque<OwnFile>,
+    /// Those that were, by their numbers.
+    own: BTreeMap<u32, Vec<u8>>,
+    /// The names of all of them.
+    names: Vec<String>,
 }
 
 impl Sending {
     pub(super) fn new(packets: mpsc::Sender<Packet>, top: Option<String>, time: Option<i64>) -> Sending {
-        Sending { packets, top, time, paths: Vec::new(), ends: Vec::new() }
+        let (paths, ends, waiting, own, names) = Default::default();
+        Sending { packets, top, time, paths, ends, waiting, own, names }
     }
 
     /// Tells all entries, then sends what is asked for until nothing more is. Blocks.
@@ -40,6 +49,7 @@ impl Sending {
     pub(super) fn run(
         mut self,
         files: &ImageFiles,
+        own: Result<Vec<OwnFile>, OutputError>,
         mut requests: mpsc::UnboundedReceiver<u32>,
     ) -> Result<(), OutputError> {
         if let Some(top) = self.top.clone() {
@@ -49,11 +59,19 @@ impl Sending {
                 return Ok(());
             }
         }
-        let listed = files.list(&mut |entry| self.entry(&entry));
+        let listed = own.and_then(|own| {
+            self.names = own.iter().map(|file| file.name.clone()).collect();
+            self.waiting = own.into();
+            files.list(&mut |entry| self.entry(&entry))
+        });
         let asked = listed.and_then(|()| {
+            self.own_before(None).map_err(archive::PackError::Write)?;
             self.send(Packet::default()).map_err(archive::PackError::Write)?;
             while let Some(id) = requests.blocking_recv() {
-                self.file(files, id)?;
+                match self.own.remove(&id) {
+                    Some(bytes) => self.own_file(id, &bytes).map_err(archive::PackError::Write)?,
+                    None => self.file(files, id)?,
+                }
             }
             self.send(Packet { kind: PacketKind::End as i32, ..Packet::default() })
                 .map_err(archive::PackError::Write)?;
@@ -72,7 +90,47 @@ impl Sending {
         }
     }
 
+    /// Whether a file of ours is in the place of one of the image's.
+    fn is_covered(&self, name: &[u8]) -> bool {
+        self.names.iter().any(|own| own.as_bytes() == name)
+    }
+
+    /// Tells the files beside the image's that come before a path at the top, or all: clients want them in order.
+    fn own_before(&mut self, path: Option<&[u8]>) -> io::Result<()> {
+        while let Some(file) = self.waiting.front() {
+            if path.is_some_and(|path| path < file.name.as_bytes()) {
+                break;
+            }
+            let Some(OwnFile { name, bytes }) = self.waiting.pop_front() else { break };
+            let top = self.top.as_ref().map(|top| format!("{top}/")).unwrap_or_default();
+            let number = u32::try_from(self.ends.len()).unwrap_or(u32::MAX);
+            let stat = Stat {
+                path: format!("{top}{name}"),
+                mode: OWN_FILE_MODE,
+                size: i64::try_from(bytes.len()).unwrap_or(i64::MAX),
+                modified_nanos: self.time.map_or_else(now_nanos, |secs| secs.saturating_mul(1_000_000_000)),
+                ..Stat::default()
+            };
+            self.tell(stat, b"")?;
+            self.own.insert(number, bytes);
+        }
+        Ok(())
+    }
+
+    fn own_file(&self, id: u32, bytes: &[u8]) -> io::Result<()> {
+        for piece in bytes.chunks(PIECE_BYTES).chain([&[][..]]) {
+            let data = piece.to_vec().into();
+            self.send(Packet { kind: PacketKind::Data as i32, id, data, stat: None })?;
+        }
+        Ok(())
+    }
+
     fn entry(&mut self, entry: &Entry) -> io::Result<()> {
+        let first = entry.path.split(|byte| *byte == b'/').next().unwrap_or_default();
+        if self.is_covered(first) {
+            return Ok(());
+        }
+        self.own_before(Some(first))?;
         let mut stat = stat(entry);
         if let Some(top) = &self.top {
             stat.path = format!("{top}/{}", stat.path);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::mpsc;
 
 use super::turns::Turns;
-use super::{BuildLine, Explanation, PartEvent};
+use super::{BuildLine, Explanation, PartEvent, Used};
 
 /// Where lines go: of the whole build, or of one of its stages. Only one task tells lines of one.
 #[derive(Debug)]
@@ -105,6 +105,13 @@ impl Lines {
         self.part.store(number, Ordering::Relaxed);
         self.part(PartEvent::Begun { name, after }).await;
         self.is_graph.then_some(number)
+    }
+
+    /// Tells what was used, of a graph.
+    pub(super) async fn used(&self, used: Used) {
+        if self.is_graph {
+            self.tell(BuildLine::Used(Box::new(used))).await;
+        }
     }
 
     /// Notes which line of the Dockerfile comes next.

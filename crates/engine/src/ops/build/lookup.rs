@@ -1,8 +1,9 @@
 //! Images that a build begins with or copies from, by name.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
+use builder::provenance::Material;
 use engine_api::auth::AuthConfig;
 use image::ImageRecord;
 use oci::Reference;
@@ -10,7 +11,7 @@ use oci::Reference;
 use super::input::AskLogin;
 use super::lines::Lines;
 use super::named::Named;
-use super::{BuildError, BuildLine, BuildOptions};
+use super::{BuildError, BuildLine, BuildOptions, used};
 use crate::Engine;
 use crate::ops::image_budget::{self, Holding};
 use crate::ops::pull::{self, PullQuery};
@@ -44,6 +45,8 @@ struct Known {
     found: Mutex<HashMap<Name, Arc<ImageRecord>>>,
     /// Held by who looks an image up: whoever wants the same finds it then.
     asking: Mutex<HashMap<Name, Arc<tokio::sync::Mutex<()>>>>,
+    /// What the build is made of that is not in its context.
+    materials: Mutex<BTreeSet<Material>>,
 }
 
 impl Lookup {
@@ -101,7 +104,18 @@ impl Lookup {
         }
         let image = self.ask(name, platform).await?;
         self.note(name, platform, image.clone());
+        lock(&self.known.materials).extend(used::image(name, &image));
         Ok(image)
+    }
+
+    /// Notes something that came from elsewhere.
+    pub(super) fn takes(&self, material: Material) {
+        lock(&self.known.materials).insert(material);
+    }
+
+    /// All that came from elsewhere, in order.
+    pub(super) fn materials(&self) -> Vec<Material> {
+        lock(&self.known.materials).iter().cloned().collect()
     }
 
     async fn ask(&self, name: &str, platform: &str) -> Result<Arc<ImageRecord>, BuildError> {

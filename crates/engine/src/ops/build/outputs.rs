@@ -5,17 +5,21 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
 
 use archive::{Entry, Kind, Pack, PackError, Seen, TarWriter, Time};
+pub use builder::attest::{self, Predicate};
 use errdefs::ErrorKind;
+pub use image::LayerForm;
+use image::{LayoutImage, LayoutOptions, Statement};
 use oci::{Reference, ReferenceError};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 use tracing::debug;
 
-use super::tree::open;
+use super::tree::{hex, open};
 use super::work::{ImageTree, WorkError, tree_of};
 use crate::Engine;
 use crate::ops::archive::Finish;
@@ -42,6 +46,21 @@ pub enum OutputError {
     /// A name is none.
     #[error(transparent)]
     Name(#[from] ReferenceError),
+    /// Two things that are said would be in one file.
+    #[error("duplicate attestation path name {0}")]
+    SameFile(String),
+    /// An id is none.
+    #[error("{0} is no image")]
+    Id(String),
+    /// Something is written of a platform that is not built for.
+    #[error("invalid annotation: no platform {0} found in source")]
+    Platform(String),
+    /// Something is written of an index that is not there.
+    #[error("index annotations not supported for single platform export")]
+    NoIndex,
+    /// Docker's archives have no index.
+    #[error("docker exporter does not currently support exporting manifest lists")]
+    DockerIndex,
     /// It is not laid out.
     #[error(transparent)]
     Layout(#[from] image::LayoutError),
@@ -116,14 +135,67 @@ impl ImageFiles {
     /// Writes them as an archive. Blocks; one that is not whole has no end.
     pub fn pack(&self, out: impl Write) -> Result<(), OutputError> {
         let mut tar = TarWriter::new(BufWriter::with_capacity(PIECE_BYTES, out));
+        self.pack_into(&mut tar, "")?;
+        finish(tar)
+    }
+
+    /// Writes them below a directory, or without one where that is empty.
+    fn pack_into(&self, tar: &mut TarWriter<impl Write>, top: &str) -> Result<(), OutputError> {
         let mut entry = |_: &Seen<'_>, entry: &mut Entry, _: &mut Vec<Entry>| {
             self.clamp(entry);
             Ok(true)
         };
-        archive::pack(&mut tar, self.top()?, Pack { name: b"", xattr: is_exported, holes: false, entry: &mut entry })?;
-        let mut out = tar.finish().map_err(PackError::Write)?;
-        out.flush().map_err(PackError::Write)?;
+        let name = top.as_bytes();
+        archive::pack(tar, self.top()?, Pack { name, xattr: is_exported, holes: false, entry: &mut entry })?;
         Ok(())
+    }
+
+    /// What is said beside an image, about its files: files of their own, by name. Reads all of the image. Blocks.
+    ///
+    /// Where the files of several platforms are together, `platform` is in their names.
+    pub fn said(&self, predicates: &[Predicate], platform: Option<&str>) -> Result<Vec<OwnFile>, OutputError> {
+        if predicates.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (mut paths, mut subjects) = (Vec::new(), Vec::new());
+        self.list(&mut |entry| {
+            if matches!(entry.kind, Kind::File | Kind::HardLink) {
+                paths.push(entry.path);
+            }
+            Ok(())
+        })?;
+        for path in paths {
+            let shown = String::from_utf8_lossy(&path).into_owned();
+            let sum = self.sum(&path).map_err(|source| PackError::Read { path: shown.clone(), source })?;
+            subjects.push((shown, sum));
+        }
+        let mut files: Vec<OwnFile> = Vec::new();
+        for predicate in predicates {
+            let base = predicate.filename.rsplit('/').next().unwrap_or_default();
+            let name = match (platform, base.rsplit_once('.')) {
+                (None, _) => base.to_owned(),
+                (Some(platform), Some((stem, kind))) => format!("{stem}.{}.{kind}", platform.replace('/', "_")),
+                (Some(platform), None) => format!("{base}.{}", platform.replace('/', "_")),
+            };
+            if files.iter().any(|file| file.name == name) {
+                return Err(OutputError::SameFile(name));
+            }
+            files.push(OwnFile { name, bytes: predicate.statement(&subjects) });
+        }
+        files.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(files)
+    }
+
+    /// The sum of a file's bytes, in hexadecimal.
+    fn sum(&self, path: &[u8]) -> io::Result<String> {
+        let (mut file, mut hash, mut piece) = (self.read(path)?, Sha256::new(), vec![0; PIECE_BYTES]);
+        loop {
+            match file.read(&mut piece) {
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                Ok(0) => return Ok(hex(hash)),
+                read => hash.update(&piece[..read?]),
+            }
+        }
     }
 
     fn top(&self) -> Result<std::os::fd::OwnedFd, OutputError> {
@@ -135,6 +207,78 @@ impl ImageFiles {
             entry.mtime = Time { secs, nanos: 0 };
         }
     }
+}
+
+/// A file that an output has beside those of the image, at its top.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnFile {
+    /// Its name.
+    pub name: String,
+    /// What is in it.
+    pub bytes: Vec<u8>,
+}
+
+/// The mode of such a file, as BuildKit has it.
+pub const OWN_FILE_MODE: u32 = 0o600;
+
+/// An image whose files go into an archive.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    /// The image, and what is said beside it.
+    pub built: Built,
+    /// The directory that its files are below; none where that is empty.
+    pub top: String,
+    /// Whether its platform is in the names of what is said.
+    pub by_platform: bool,
+}
+
+/// Writes the files of images as one archive. Blocks; one that is not whole has no end.
+pub async fn pack_all(
+    engine: &Engine,
+    images: Vec<Packed>,
+    time: Option<i64>,
+    out: impl Write + Send + 'static,
+) -> Result<(), OutputError> {
+    let engine = engine.clone();
+    bridge::waiting(move || {
+        let mut tar = TarWriter::new(BufWriter::with_capacity(PIECE_BYTES, out));
+        for Packed { built, top, by_platform } in images {
+            let files = ImageFiles::open(&engine, &built.image, time)?;
+            files.pack_into(&mut tar, &top)?;
+            for file in files.said(&built.predicates, by_platform.then_some(&built.platform))? {
+                let path = if top.is_empty() { file.name } else { format!("{top}/{}", file.name) };
+                let secs = time.unwrap_or_else(now);
+                let entry = Entry {
+                    path: path.into_bytes(),
+                    kind: Kind::File,
+                    link: Vec::new(),
+                    mode: OWN_FILE_MODE,
+                    uid: 0,
+                    gid: 0,
+                    mtime: Time { secs, nanos: 0 },
+                    size: file.bytes.len() as u64,
+                    device: (0, 0),
+                    xattrs: Vec::new(),
+                    segments: None,
+                };
+                tar.begin(&entry).and_then(|()| tar.data(&file.bytes)).map_err(PackError::Write)?;
+            }
+        }
+        finish(tar)
+    })
+    .await
+}
+
+/// Now, in seconds since 1970.
+fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn finish(tar: TarWriter<impl Write>) -> Result<(), OutputError> {
+    let mut out = tar.finish().map_err(PackError::Write)?;
+    out.flush().map_err(PackError::Write)?;
+    Ok(())
 }
 
 /// Does something with the files of an image on a thread that may wait for whoever takes them.
@@ -177,48 +321,155 @@ pub async fn archive(
     told.await.unwrap_or(Err(OutputError::Ending))
 }
 
-/// How an image is given away in an archive.
+/// What a build came to for one platform.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Built {
+    /// The image.
+    pub image: String,
+    /// What it is for: `linux/amd64`.
+    pub platform: String,
+    /// What is said beside it.
+    pub predicates: Vec<Predicate>,
+}
+
+/// How images are given away, in an archive or to a registry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LaidOut {
-    /// The names that it has there.
+    /// The names that they have there.
     pub names: Vec<String>,
     /// Whether any Docker can load it.
     pub docker: bool,
-    /// Whether its layers are plain tars.
-    pub uncompressed: bool,
-    /// Annotations of its manifest.
-    pub annotations: BTreeMap<String, String>,
-    /// Annotations of its manifest where the index names it.
-    pub entry_annotations: BTreeMap<String, String>,
+    /// The form of layers that have none yet.
+    pub form: LayerForm,
+    /// Whether layers get it that came in another one.
+    pub force: bool,
+    /// How much is done for it.
+    pub level: Option<i32>,
+    /// Whether there is an index even of one image of which nothing is said.
+    pub indexed: bool,
+    /// What is written of it.
+    pub annotations: Annotations,
 }
 
-/// What a registry would know an image by.
+/// What is written of images and of their index.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Annotations {
+    /// Of manifests: for which platform, or for all where that is empty; by what name, and what.
+    pub manifest: Vec<[String; 3]>,
+    /// Of manifests' entries in the index, likewise.
+    pub manifest_descriptor: Vec<[String; 3]>,
+    /// Of the index.
+    pub index: BTreeMap<String, String>,
+    /// Of its entry in a layout's own index.
+    pub index_descriptor: BTreeMap<String, String>,
+}
+
+impl Annotations {
+    /// A platform that is named and not built for.
+    fn unknown(&self, images: &[Built]) -> Option<&str> {
+        let named = self.manifest.iter().chain(&self.manifest_descriptor).map(|[platform, ..]| platform.as_str());
+        named
+            .into_iter()
+            .find(|platform| !platform.is_empty() && !images.iter().any(|built| built.platform == *platform))
+    }
+
+    fn of(all: &[[String; 3]], platform: &str) -> BTreeMap<String, String> {
+        let fits = |[own, ..]: &&[String; 3]| own.is_empty() || own == platform;
+        // What is said of the platform alone counts more.
+        let mut fitting: Vec<_> = all.iter().filter(fits).collect();
+        fitting.sort_by_key(|[own, ..]| !own.is_empty());
+        fitting.into_iter().map(|[_, name, value]| (name.clone(), value.clone())).collect()
+    }
+}
+
+impl LaidOut {
+    /// Whether it is more than an image alone, as a registry knows it. Refuses what does not fit together, in BuildKit's words.
+    pub fn is_index(&self, images: &[Built]) -> Result<bool, OutputError> {
+        let is_index = self.indexed || images.len() > 1 || images.iter().any(|built| !built.predicates.is_empty());
+        if let Some(platform) = self.annotations.unknown(images) {
+            return Err(OutputError::Platform(platform.to_owned()));
+        }
+        if !is_index && (!self.annotations.index.is_empty() || !self.annotations.index_descriptor.is_empty()) {
+            return Err(OutputError::NoIndex);
+        }
+        if is_index && self.docker {
+            return Err(OutputError::DockerIndex);
+        }
+        Ok(is_index)
+    }
+
+    /// The images, as they are laid out.
+    pub(crate) fn images(&self, images: &[Built]) -> Result<Vec<LayoutImage>, OutputError> {
+        let one = |built: &Built| {
+            Ok(LayoutImage {
+                id: built.image.parse().map_err(|_| OutputError::Id(built.image.clone()))?,
+                annotations: Annotations::of(&self.annotations.manifest, &built.platform),
+                entry_annotations: Annotations::of(&self.annotations.manifest_descriptor, &built.platform),
+            })
+        };
+        images.iter().map(one).collect()
+    }
+
+    /// How a crate below is told.
+    pub(crate) fn options(&self) -> Result<LayoutOptions, OutputError> {
+        let names = self.names.iter().map(|name| Ok(name.parse::<Reference>()?.with_default_tag()));
+        Ok(LayoutOptions {
+            names: names.collect::<Result<Vec<_>, OutputError>>()?,
+            docker: self.docker,
+            form: self.form,
+            force: self.force,
+            level: self.level,
+            indexed: self.indexed,
+            annotations: self.annotations.index.clone(),
+            entry_annotations: self.annotations.index_descriptor.clone(),
+        })
+    }
+}
+
+/// What is said beside an image whose manifest this is, which has these names.
+pub(crate) fn statements(built: &Built, names: &[Reference], manifest: &oci::image::Descriptor) -> Vec<Statement> {
+    let subject = |name: &Reference| {
+        let tag = name.tag().unwrap_or_default();
+        let url = attest::package_url("docker", &name.familiar_name(), tag, "", &built.platform);
+        (url, manifest.digest.hex().to_owned())
+    };
+    let subjects: Vec<_> = names.iter().map(subject).collect();
+    let said =
+        |predicate: &Predicate| Statement { kind: predicate.kind.clone(), bytes: predicate.statement(&subjects) };
+    built.predicates.iter().map(said).collect()
+}
+
+/// What a registry would know an outcome by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManifestOf {
-    /// The manifest's digest.
+    /// The digest of the manifest, or of the index.
     pub digest: String,
     /// Its descriptor, in JSON.
     pub descriptor: String,
 }
 
-/// Writes an image as a layout of OCI in an archive, on a thread that may wait for whoever takes it.
+impl ManifestOf {
+    pub(crate) fn new(top: &oci::image::Descriptor) -> ManifestOf {
+        let descriptor = serde_json::to_string(top).expect("texts and numbers are always JSON");
+        ManifestOf { digest: top.digest.to_string(), descriptor }
+    }
+}
+
+/// Writes images as a layout of OCI in an archive, on a thread that may wait for whoever takes it.
 pub async fn lay_out(
     engine: &Engine,
-    image: &str,
-    wanted: LaidOut,
+    images: &[Built],
+    wanted: &LaidOut,
     mut out: impl Write + Send + 'static,
 ) -> Result<ManifestOf, OutputError> {
-    let (engine, image) = (engine.clone(), image.to_owned());
-    let LaidOut { names, docker, uncompressed, annotations, entry_annotations } = wanted;
-    let names = names.iter().map(|name| Ok(name.parse::<Reference>()?.with_default_tag()));
-    let names = names.collect::<Result<Vec<_>, OutputError>>()?;
-    let options = image::LayoutOptions { names, docker, uncompressed, annotations, entry_annotations };
+    wanted.is_index(images)?;
+    let (engine, options, laid) = (engine.clone(), wanted.options()?, wanted.images(images)?);
+    let images = images.to_vec();
     bridge::waiting(move || {
-        let id = engine.images.resolve(&image)?.id.clone();
-        let layout = image::layout(&engine.images, &id, &options)?;
+        let say = |place: usize, manifest: &_| statements(&images[place], &options.names, manifest);
+        let layout = image::layout(&engine.images, &laid, &options, &say)?;
         layout.write(&mut out)?;
-        let descriptor = serde_json::to_string(&layout.manifest).expect("texts and numbers are always JSON");
-        Ok(ManifestOf { digest: layout.manifest.digest.to_string(), descriptor })
+        Ok(ManifestOf::new(&layout.top))
     })
     .await
 }

@@ -120,6 +120,11 @@ impl Remote {
         Ok(Remote { number, name, last_modified: String::new(), sum, repository, is_here: fetches })
     }
 
+    /// What is known of what lies there: the sum of its bytes, or the name of the commit, in hexadecimal.
+    pub(super) fn sum(&self) -> &str {
+        &self.sum
+    }
+
     /// Refuses other bytes than those of a sum.
     pub(super) fn check(&self, checksum: &str) -> Result<(), SourceError> {
         let found = format!("sha256:{}", self.sum);

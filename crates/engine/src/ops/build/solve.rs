@@ -37,7 +37,7 @@ use super::named::{Named, NamedContext};
 use super::receive;
 use super::remote_context::{self, FetchedContext};
 use super::turns::Turns;
-use super::{BuildError, BuildOptions, PartEvent, caches, full_name};
+use super::{BuildError, BuildOptions, PartEvent, caches, full_name, used};
 use crate::Engine;
 use crate::ops::image_budget;
 use crate::ops::{images, import};
@@ -293,6 +293,9 @@ async fn finish(common: &Common, image: Option<Digest>, names: Vec<Reference>) -
         lines.text(format!("[Warning] One or more build-args {told} were not consumed\n")).await;
     }
     let image = image.ok_or(BuildError::Nothing)?;
+    let network = &common.options.host.network_mode;
+    let (escape, materials) = (common.context.dockerfile.escape, common.lookup.materials());
+    lines.used(used::of_plan(&common.plan, escape, network, materials)).await;
     exports::leave(engine, &common.options.cache_to, &common.done(), &common.lookup, lines).await?;
     lines.text(format!("Successfully built {}\n", short(Some(&image)))).await;
     for name in names {

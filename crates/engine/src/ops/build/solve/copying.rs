@@ -1,7 +1,9 @@
 //! `COPY` and `ADD`: files of the context, of a stage, of an image or of the web.
 
 use builder::Step;
+use builder::provenance::Material;
 use dockerfile::{Files, GitAddress};
+use registry_client::without_password;
 
 use super::super::BuildError;
 use super::super::copy::Copying;
@@ -68,11 +70,15 @@ impl StageSolver {
             let number = common.number();
             if let Some(address) = GitAddress::parse(url)? {
                 let (place, whose) = (&common.context.place, (&common.engine, &common.client));
-                remotes.push(Remote::look_at_repository(whose, address, files, place, number, fetches).await?);
+                let shown = address.without_credentials(url);
+                let remote = Remote::look_at_repository(whose, address, files, place, number, fetches).await?;
+                common.lookup.takes(Material::Git { url: shown, commit: remote.sum().to_owned() });
+                remotes.push(remote);
                 continue;
             }
             let remote = Remote::look(&common.engine, url, &common.context.place, number, fetches).await?;
             remote.check(&files.checksum)?;
+            common.lookup.takes(Material::Web { url: without_password(url), sum: remote.sum().to_owned() });
             remotes.push(remote);
         }
         Ok(remotes)

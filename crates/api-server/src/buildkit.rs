@@ -42,7 +42,7 @@ use std::sync::Arc;
 
 use buildkit_api::session::{Announced, Sessions};
 use buildkit_api::status::Status;
-use engine::ops::build::{Client, NamedContext, NamedSource};
+use engine::ops::build::{Client, NamedContext, NamedSource, SentFiles};
 use errdefs::ErrorKind;
 use http::header::UPGRADE;
 
@@ -87,7 +87,10 @@ pub(crate) async fn contexts(
             NamedPlace::Directory(directory, _) => {
                 let found = if session.is_empty() { None } else { buildkit.sessions.find(session).await };
                 let session = found.ok_or_else(|| Failure::invalid(format!("no active session for {name}")))?;
-                NamedSource::Files(Box::new(move |_| Box::new(remote::uploaded(session, &directory))))
+                NamedSource::Files(SentFiles {
+                    name: None,
+                    source: Box::new(move |_, _| Box::new(remote::uploaded(session, &directory))),
+                })
             }
             NamedPlace::Layout(..) => {
                 return Err(Failure::invalid(format!("the context {name} of an OCI layout needs BuildKit's API")));

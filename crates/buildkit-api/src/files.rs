@@ -7,10 +7,12 @@
 //! client   DATA 0 bytes  DATA 2 bytes  DATA 0 (none: its end)  ...
 //! daemon   FIN      client   FIN
 //! ```
+//! Whoever takes them may have some already, and is asked which ones are wanted when all are told (`REQ` of the others alone).
 //! Files are asked for ahead, so that small ones do not cost a round trip each, and are given on in the order in which
 //! they were told. What waits meanwhile is bounded; a large file is asked for alone and given on as it comes.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
@@ -57,6 +59,10 @@ pub struct Wanted {
 
 /// Where files go.
 pub trait Sink {
+    /// All entries, before the first of them: which ones are wanted, by their place. All of them, unless it says otherwise.
+    fn begin(&mut self, entries: &[Stat]) -> impl Future<Output = io::Result<Vec<bool>>> + Send {
+        std::future::ready(Ok(vec![true; entries.len()]))
+    }
     /// An entry. Behind one that is a file its bytes come, `size` of them. Answers whether anybody wants more.
     fn entry(&mut self, stat: &Stat) -> impl Future<Output = bool> + Send;
     /// Bytes of the last file; answers likewise.
@@ -87,6 +93,9 @@ pub enum FilesError {
     /// A file is another one than was told.
     #[error("{0} changed while it was sent")]
     Changed(String),
+    /// There is no place for them.
+    #[error("make a place for the client's files")]
+    Place(#[source] io::Error),
     /// Nobody wants them any more.
     #[error("nobody reads the client's files")]
     Unread,
@@ -104,8 +113,13 @@ pub async fn receive(session: &Session, wanted: &Wanted, sink: &mut impl Sink) -
     }
     let (outgoing, mut incoming) = session.channel.stream(DIFF_COPY, &headers(wanted)).await?;
     let (entries, bytes) = entries(&mut incoming).await?;
-    let mut transfer = Transfer { outgoing, incoming, entries, asked: BTreeMap::new(), next: 0, ahead: 0, bytes };
+    let wanted = sink.begin(&entries).await.map_err(FilesError::Place)?;
+    let mut transfer =
+        Transfer { outgoing, incoming, entries, wanted, asked: BTreeMap::new(), next: 0, ahead: 0, bytes };
     for index in 0..transfer.entries.len() {
+        if !transfer.wanted[index] {
+            continue;
+        }
         transfer.ask(index).await?;
         transfer.one(index, sink).await?;
     }
@@ -182,6 +196,8 @@ struct Transfer {
     outgoing: Outgoing,
     incoming: Incoming,
     entries: Vec<Stat>,
+    /// Which of them go on.
+    wanted: Vec<bool>,
     /// What came of files that were asked for, by their place.
     asked: BTreeMap<usize, Asked>,
     /// The first entry that was not looked at for asking.
@@ -206,7 +222,7 @@ impl Transfer {
     async fn ask(&mut self, index: usize) -> Result<(), FilesError> {
         while self.next < self.entries.len() {
             let (next, size) = (self.next, self.size(self.next));
-            if is_file(&self.entries[next]) {
+            if self.wanted[next] && is_file(&self.entries[next]) {
                 let has_place = self.ahead + size <= AHEAD_BYTES && self.asked.len() < AHEAD_FILES;
                 if next > index && (size > SMALL_BYTES || !has_place || self.is_large(index)) {
                     return Ok(());

@@ -8,7 +8,7 @@ use builder::attest::{Predicate, Provenance, SPDX, Sbom, Wanted};
 use builder::provenance::{self, Facts};
 use buildkit_api::status::{Status, base64_padded};
 use engine::ops::build::outputs::Built;
-use engine::ops::build::{self, BuildOptions, Input, Local, LocalFiles, NamedContext, NamedSource, sbom};
+use engine::ops::build::{self, BuildOptions, Input, Local, LocalFiles, NamedContext, NamedSource, SentFiles, sbom};
 use engine_api::host_config::{HostConfig, LogConfig};
 use serde::Deserialize;
 use serde_json::Value;
@@ -114,7 +114,7 @@ impl BuildService {
             name: "sbom".to_owned(),
             text: text.into_bytes(),
             ignore: Vec::new(),
-            context: LocalFiles::Sent(Box::new(|_| Box::new(io::empty()))),
+            context: LocalFiles::Sent(SentFiles { name: None, source: Box::new(|_, _| Box::new(io::empty())) }),
             login: Arc::new(move |domain| Box::pin(login(session.clone(), domain))),
         };
         let started = build::start(&self.engine, options, Input::Local(local), named, None);

@@ -73,7 +73,7 @@ impl BuildService {
                 };
                 let own = Some(ignore.clone());
                 let context = Context { build: build.clone(), session, directory, ignore: own, name: None };
-                (ignore, LocalFiles::Sent(Box::new(move |needed| context.open(needed))))
+                (ignore, LocalFiles::Sent(context.sent()))
             }
         };
         Ok(Local { name: definition.name, text: definition.text, ignore, context, login })
@@ -109,7 +109,7 @@ impl BuildService {
                 NamedPlace::Directory(directory, other) => {
                     let (build, session) = (build.clone(), self.session(build, other).await?);
                     let context = Context { build, session, directory, ignore: None, name: Some(name.clone()) };
-                    NamedSource::Files(Box::new(move |needed| context.open(needed)))
+                    NamedSource::Files(context.sent())
                 }
             };
             named.push(NamedContext { name, source });

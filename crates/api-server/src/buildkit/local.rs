@@ -9,7 +9,7 @@ use buildkit_api::files::{self, FilesError, Sink, Wanted};
 use buildkit_api::messages::Stat;
 use buildkit_api::session::Session;
 use buildkit_api::status::Status;
-use engine::ops::build::Needed;
+use engine::ops::build::{ContextFiles, ContextName, Needed, SentFiles};
 use hyper::body::Bytes;
 
 use super::build::Build;
@@ -145,11 +145,23 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// Has the files sent that are needed; answers their archive.
-    pub(super) fn open(self, needed: Needed) -> Box<dyn Read + Send> {
+    /// Who has the files sent that are needed.
+    pub(super) fn sent(self) -> SentFiles {
+        SentFiles { name: self.name(), source: Box::new(move |needed, before| self.open(needed, before)) }
+    }
+
+    /// Which directory it is: as with BuildKit (source/local) what the session says, and its own name.
+    fn name(&self) -> Option<ContextName> {
+        let shared = &self.session.shared_key;
+        let key = format!("{}\0{}\0{shared}", self.directory, self.name.as_deref().unwrap_or_default());
+        let about = format!("local source for {}", self.directory);
+        (!shared.is_empty()).then_some(ContextName { key, about })
+    }
+
+    fn open(self, needed: Needed, before: Option<Arc<ContextFiles>>) -> Box<dyn Read + Send> {
         let (upload, reader) = upload::channel();
         tokio::spawn(async move {
-            let mut archive = Archive::new(upload);
+            let mut archive = Archive { before, ..Archive::new(upload) };
             match self.send(needed, &mut archive).await {
                 Ok(()) => archive.end().await,
                 Err(err) => archive.fail(err.message).await,
@@ -196,6 +208,8 @@ pub(super) struct Archive {
     tar: TarWriter<Buffer>,
     written: Buffer,
     upload: Upload,
+    /// What need not come.
+    before: Option<Arc<ContextFiles>>,
 }
 
 /// What was written and not sent yet.
@@ -216,7 +230,7 @@ impl Write for Buffer {
 impl Archive {
     pub(super) fn new(upload: Upload) -> Archive {
         let written = Buffer::default();
-        Archive { tar: TarWriter::new(written.clone()), written, upload }
+        Archive { tar: TarWriter::new(written.clone()), written, upload, before: None }
     }
 
     /// Sends what was written, once there is enough of it.
@@ -236,7 +250,9 @@ impl Archive {
     }
 
     pub(super) async fn end(self) {
-        let Archive { tar, written, upload } = self;
+        let Archive { tar, written, upload, before } = self;
+        // Who unpacks has them alone from now on.
+        drop(before);
         if let Err(err) = tar.finish() {
             return upload.fail(err.to_string()).await;
         }
@@ -248,6 +264,12 @@ impl Archive {
 }
 
 impl Sink for Archive {
+    async fn begin(&mut self, entries: &[Stat]) -> io::Result<Vec<bool>> {
+        let Some(before) = &self.before else { return Ok(vec![true; entries.len()]) };
+        let told: Vec<Option<Entry>> = entries.iter().map(entry).collect();
+        before.clone().become_told(told).await
+    }
+
     async fn entry(&mut self, stat: &Stat) -> bool {
         // A socket is nothing without who listens.
         let Some(entry) = entry(stat) else { return true };

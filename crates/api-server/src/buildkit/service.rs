@@ -59,7 +59,7 @@ const CAPS: [&str; 11] = [
 ];
 
 /// What clients may ask of a build (solver/pb, caps.go).
-const GRAPH_CAPS: [&str; 2] = ["exporter.multiple", "exporter.image.attestations"];
+const GRAPH_CAPS: [&str; 3] = ["exporter.multiple", "exporter.image.attestations", "gc.freespacefilter"];
 
 /// What becomes of a Dockerfile.
 enum Solved {
@@ -358,7 +358,13 @@ impl BuildService {
         if all.is_empty() {
             return Ok(Reply::Stream(mpsc::channel(1).1));
         }
-        let pruned = build_cache::prune(&self.engine, &filters).await;
+        let bytes = |bytes: i64| u64::try_from(bytes).unwrap_or_default();
+        let limits = build::Limits {
+            reserved: bytes(request.reserved_space),
+            max_used: bytes(request.max_used_space),
+            min_free: bytes(request.min_free_space),
+        };
+        let pruned = build_cache::prune(&self.engine, &filters, limits).await;
         let pruned = pruned.map_err(|err| said(errdefs::chain(&err)))?;
         let (sender, receiver) = mpsc::channel(16);
         tokio::spawn(async move {
@@ -387,7 +393,7 @@ fn kinds(filters: &[String]) -> Result<Vec<&'static str>, Status> {
         })
     };
     let mut kinds = Vec::new();
-    for kind in [build_cache::STEP, build_cache::CACHE_MOUNT] {
+    for kind in [build_cache::STEP, build_cache::CACHE_MOUNT, build_cache::CONTEXT] {
         let passing = filters.iter().map(|filter| passes(kind, filter)).collect::<Result<Vec<_>, _>>()?;
         if passing.is_empty() || passing.contains(&true) {
             kinds.push(kind);

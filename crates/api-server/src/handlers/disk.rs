@@ -1,6 +1,7 @@
 //! What is taken on disk, and what prunes of images and caches free.
 
 use engine::filters::Filters;
+use engine::ops::build::Limits;
 use engine::ops::{build_cache, disk_usage, image_budget, image_prune};
 use engine_api::versions;
 use errdefs::ErrorKind;
@@ -34,15 +35,20 @@ pub(crate) async fn image_budget(call: Call) -> Result<Answer, Failure> {
 /// `POST /build/prune`.
 pub(crate) async fn prune_caches(call: Call) -> Result<Answer, Failure> {
     let filters = Filters(call.query.filters()?);
-    for name in ["keep-storage", "reserved-space", "max-used-space", "min-free-space"] {
-        if let Some(text) = call.query.given(name)
-            && let Err(cause) = decimal(text)
-        {
+    let mut sizes = [0; 4];
+    for (name, size) in ["keep-storage", "reserved-space", "max-used-space", "min-free-space"].iter().zip(&mut sizes) {
+        let Some(text) = call.query.given(name) else { continue };
+        // As with BuildKit what is negative says nothing.
+        *size = text.parse().unwrap_or_default();
+        if let Err(cause) = decimal(text) {
             let message = format!(
                 "{name} is in bytes and expects an integer, got {text}: strconv.Atoi: parsing {text:?}: {cause}"
             );
             return Err(Failure::new(ErrorKind::InvalidArgument, message));
         }
     }
-    Ok(response::json(StatusCode::OK, &build_cache::prune(&call.engine, &filters).await?))
+    let [keep, reserved, max_used, min_free] = sizes;
+    // The first is the old name of the second.
+    let limits = Limits { reserved: if reserved > 0 { reserved } else { keep }, max_used, min_free };
+    Ok(response::json(StatusCode::OK, &build_cache::prune(&call.engine, &filters, limits).await?))
 }

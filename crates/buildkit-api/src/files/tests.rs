@@ -70,6 +70,13 @@ use crate::frame;
 struct Told(Vec<String>);
 
 impl Sink for Told {
+    async fn begin(&mut self, entries: &[Stat]) -> io::Result<Vec<bool>> {
+        match entries.iter().any(|stat| stat.path == "broken") {
+            true => Err(io::ErrorKind::StorageFull.into()),
+            false => Ok(entries.iter().map(|stat| !stat.path.ends_with("here")).collect()),
+        }
+    }
+
     async fn entry(&mut self, stat: &Stat) -> bool {
         self.0.push(format!("{} {}", stat.path, stat.size));
         true
@@ -115,6 +122,19 @@ async fn files_come_in_the_order_in_which_they_were_told() {
     assert_eq!(told[..5], ["d 0", "d/empty 0", "d/small 3 3 bytes", "d/to 0", "e 3145728 3145728 bytes"]);
     let rest: BTreeSet<&str> = told[5..].iter().filter_map(|line| line.split_once(' ')).map(|(_, rest)| rest).collect();
     assert_eq!((told.len(), rest), (605, BTreeSet::from(["20000 20000 bytes"])));
+}
+
+#[tokio::test]
+async fn only_what_is_wanted_is_asked_for() {
+    let large = vec![1; 3 << 20];
+    let client = Client::default().file("a", b"abc").file("here", &large).file("is-here", b"x").file("z", b"yz");
+    // It would fail if it were asked for.
+    let mut client = client.file("gone-here", b"");
+    client.entries[4].0.size = 2 << 20;
+    let (told, _) = received(client, Wanted::default()).await;
+    assert_eq!(told.unwrap(), ["a 3 3 bytes", "z 2 2 bytes"]);
+    let (told, _) = received(Client::default().file("broken", b""), Wanted::default()).await;
+    assert_eq!(told.unwrap_err(), "make a place for the client's files");
 }
 
 /// Each entry comes in a frame of its own, as fast as the client can: the library takes a flood of small ones for an attack.

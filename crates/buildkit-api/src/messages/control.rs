@@ -306,6 +306,15 @@ pub struct PruneRequest {
     /// How old it must be, in nanoseconds.
     #[prost(int64, tag = "3")]
     pub keep_nanos: i64,
+    /// So many bytes stay in any case.
+    #[prost(int64, tag = "4")]
+    pub reserved_space: i64,
+    /// No more of them stay.
+    #[prost(int64, tag = "5")]
+    pub max_used_space: i64,
+    /// So many shall be free on the disk.
+    #[prost(int64, tag = "6")]
+    pub min_free_space: i64,
 }
 
 /// What is remembered.

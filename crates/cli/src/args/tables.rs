@@ -741,6 +741,9 @@ pub static COMMANDS: &[Command] = &[
         PRUNE_FILTER,
         FORCE,
         Flag::value("keep-storage", Kind::Bytes, "bytes", "Leave so much of it").default("0"),
+        Flag::value("reserved-space", Kind::Bytes, "bytes", "The same").default("0"),
+        Flag::value("max-used-space", Kind::Bytes, "bytes", "Remove what is more than that").default("0"),
+        Flag::value("min-free-space", Kind::Bytes, "bytes", "Remove until so much is free on the disk").default("0"),
     ]]),
     command(&["system df"], "[OPTIONS]", "Show what everything takes on disk", Verb::DiskUsage)
         .flags(&[&[FORMAT, Flag::bool("verbose", "Thing by thing").short('v')]]),

@@ -56,10 +56,14 @@ pub async fn caches(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     if !parsed.flag("force") && !confirm(&question).await? {
         return Ok(());
     }
-    // The flag was checked when it was read.
-    let keep = size::parse(parsed.text("keep-storage"), size::Units::Binary).ok().filter(|bytes| *bytes > 0);
-    let keep = keep.map(|bytes| bytes.to_string());
-    let freed = prune_caches(context, parsed.flag("all"), keep.as_deref(), &context.prune_filters(parsed)).await?;
+    let limit = |name: &'static str| {
+        // The flag was checked when it was read.
+        let bytes = size::parse(parsed.text(name), size::Units::Binary).ok().filter(|bytes| *bytes > 0)?;
+        Some((name, bytes.to_string()))
+    };
+    let limits = ["keep-storage", "reserved-space", "max-used-space", "min-free-space"].into_iter().filter_map(limit);
+    let limits: Vec<(&str, String)> = limits.collect();
+    let freed = prune_caches(context, parsed.flag("all"), &limits, &context.prune_filters(parsed)).await?;
     if !freed.report.is_empty() {
         say_line!("{}", freed.report);
     }
@@ -81,7 +85,7 @@ pub async fn everything(context: &Context, parsed: &Parsed) -> Result<(), Exit> 
         freed.push(prune_volumes(context, given).await?);
     }
     freed.push(prune_images(context, all, given).await?);
-    freed.push(prune_caches(context, all, None, given).await?);
+    freed.push(prune_caches(context, all, &[], given).await?);
     for part in freed.iter().filter(|part| !part.report.is_empty()) {
         say_line!("{}", part.report);
     }
@@ -136,10 +140,15 @@ async fn prune_images(context: &Context, all: bool, given: &[String]) -> Result<
     Ok(freed("Deleted Images:", &lines, pruned.space_reclaimed))
 }
 
-async fn prune_caches(context: &Context, all: bool, keep: Option<&str>, given: &[String]) -> Result<Freed, Exit> {
+async fn prune_caches(
+    context: &Context,
+    all: bool,
+    limits: &[(&str, String)],
+    given: &[String],
+) -> Result<Freed, Exit> {
     let mut options = Vec::new();
     options.extend(all.then_some(("all", "1")));
-    options.extend(keep.map(|bytes| ("keep-storage", bytes)));
+    options.extend(limits.iter().map(|(name, bytes)| (*name, bytes.as_str())));
     let pruned = system::prune_caches(&context.client, &encode(given, None), &options).await?;
     Ok(freed("Deleted build cache objects:", &pruned.caches_deleted.unwrap_or_default(), pruned.space_reclaimed))
 }

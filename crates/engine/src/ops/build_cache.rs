@@ -2,7 +2,7 @@
 //!
 //! The record of a step is a file of some hundred bytes; what takes space are the images of the steps, which go as images
 //! do. Without its record a step is done again. Directories that commands keep (`RUN --mount=type=cache`) take what is in
-//! them.
+//! them, and so do contexts of clients that are kept so that only what changed is sent again. Limits are of these alone.
 
 use engine_api::disk_usage::{CacheRecord, CachesPruned};
 use errdefs::ErrorKind;
@@ -10,7 +10,7 @@ use errdefs::ErrorKind;
 use crate::Engine;
 use crate::clock::{self, now_nanos};
 use crate::filters::{FilterError, Filters};
-use crate::ops::build;
+use crate::ops::build::{self, Kept, Limits, Space};
 use crate::time_query;
 
 /// `label` is taken and means nothing, as with dockerd: `system prune` sends it to all that it prunes.
@@ -45,6 +45,8 @@ impl CachePruneError {
 pub const STEP: &str = "regular";
 /// Likewise: a directory that commands keep.
 pub const CACHE_MOUNT: &str = "exec.cachemount";
+/// Likewise: a context of a client's.
+pub const CONTEXT: &str = "source.local";
 
 /// Digits of a record's id.
 const ID_DIGITS: usize = 25;
@@ -56,7 +58,7 @@ fn id_of(key: &str) -> &str {
 /// All records.
 pub async fn list(engine: &Engine) -> Vec<CacheRecord> {
     let task = engine.clone();
-    let (all, mounts) = bridge::blocking(move || (build::remembered(&task), cache_mounts(&task))).await;
+    let (all, space) = bridge::blocking(move || (build::remembered(&task), build::all_space(&task))).await;
     let record = |step: build::Remembered| CacheRecord {
         id: id_of(&step.key).to_owned(),
         kind: STEP.to_owned(),
@@ -64,26 +66,39 @@ pub async fn list(engine: &Engine) -> Vec<CacheRecord> {
         created_at: clock::rfc3339(step.created_at_nanos),
         ..CacheRecord::default()
     };
-    all.into_iter().map(record).chain(mounts).collect()
+    all.into_iter().map(record).chain(space.into_iter().map(record_of)).collect()
 }
 
-fn cache_mounts(engine: &Engine) -> Vec<CacheRecord> {
-    let record = |cache: build::Cache| CacheRecord {
-        id: id_of(&cache.name).to_owned(),
-        kind: CACHE_MOUNT.to_owned(),
-        size: i64::try_from(build::cache_mount_bytes(engine, &cache.name)).unwrap_or(i64::MAX),
-        description: cache.about,
-        in_use: cache.in_use,
-        created_at: clock::rfc3339(cache.created_at_nanos),
-        last_used_at: Some(clock::rfc3339(cache.used_at_nanos)),
-        usage_count: cache.usage_count,
+fn kind_of(space: &Space) -> &'static str {
+    match space.kept {
+        Kept::CacheMount => CACHE_MOUNT,
+        Kept::Context => CONTEXT,
+    }
+}
+
+fn record_of(space: Space) -> CacheRecord {
+    CacheRecord {
+        id: id_of(&space.name).to_owned(),
+        kind: kind_of(&space).to_owned(),
+        size: i64::try_from(space.bytes).unwrap_or(i64::MAX),
+        description: space.about,
+        in_use: space.in_use,
+        created_at: clock::rfc3339(space.created_at_nanos),
+        last_used_at: Some(clock::rfc3339(space.used_at_nanos)),
+        usage_count: space.usage_count,
         ..CacheRecord::default()
-    };
-    build::cache_mounts(engine).into_iter().map(record).collect()
+    }
 }
 
-/// Forgets what the filters say, all without them.
-pub async fn prune(engine: &Engine, filters: &Filters) -> Result<CachesPruned, CachePruneError> {
+/// What is free on the disk, in bytes: as BuildKit sees it (util/disk).
+fn free_bytes(engine: &Engine) -> u64 {
+    // A disk that says nothing has enough.
+    rustix::fs::statvfs(&engine.config.data_root).map_or(u64::MAX, |found| found.f_bfree.saturating_mul(found.f_frsize))
+}
+
+/// Forgets what the filters say, all without them; with limits only what takes space, the oldest first, until it is no more than
+/// they say.
+pub async fn prune(engine: &Engine, filters: &Filters, limits: Limits) -> Result<CachesPruned, CachePruneError> {
     filters.check(&FILTERS)?;
     if filters.has("until") && filters.has("unused-for") {
         return Err(CachePruneError::Conflicting);
@@ -102,24 +117,27 @@ pub async fn prune(engine: &Engine, filters: &Filters) -> Result<CachesPruned, C
                 // Nothing of ours is any of these.
                 && ["parent", "description"].iter().all(|name| !filters.has(name))
         };
-        // Who forgets all steps forgets these, too; what stays is asked about again.
-        if before == i64::MAX
-            && !["id", "type", "parent", "description"].iter().any(|name| filters.has(name))
-            && let Err(err) = build::forget_web(&task)
-        {
-            tracing::debug!(%err, "what servers of the web said is not forgotten");
+        let all = build::all_space(&task);
+        let keep = limits.keep(all.iter().map(|space| space.bytes).sum(), || free_bytes(&task));
+        let mut forgotten = Vec::new();
+        if keep.is_none() {
+            // Who forgets all steps forgets these, too; what stays is asked about again.
+            if before == i64::MAX
+                && !["id", "type", "parent", "description"].iter().any(|name| filters.has(name))
+                && let Err(err) = build::forget_web(&task)
+            {
+                tracing::debug!(%err, "what servers of the web said is not forgotten");
+            }
+            let steps = build::remembered(&task).into_iter();
+            let steps = steps.filter(|step| wanted(&step.key, STEP, step.created_at_nanos));
+            let gone = steps.filter(|step| build::forget(&task, &step.key).is_ok());
+            forgotten.extend(gone.map(|step| id_of(&step.key).to_owned()));
         }
-        let steps = build::remembered(&task).into_iter();
-        let steps = steps.filter(|step| wanted(&step.key, STEP, step.created_at_nanos));
-        let gone = steps.filter(|step| build::forget(&task, &step.key).is_ok());
-        let mut forgotten: Vec<String> = gone.map(|step| id_of(&step.key).to_owned()).collect();
         let mut freed = 0;
-        let mounts = build::cache_mounts(&task).into_iter();
-        for cache in mounts.filter(|cache| wanted(&cache.name, CACHE_MOUNT, cache.used_at_nanos)) {
-            let bytes = build::cache_mount_bytes(&task, &cache.name);
-            if build::remove_cache_mount(&task, &cache.name) {
-                forgotten.push(id_of(&cache.name).to_owned());
-                freed += bytes;
+        for space in build::goes(&all, keep, |space| wanted(&space.name, kind_of(space), space.used_at_nanos)) {
+            if build::remove_space(&task, space) {
+                forgotten.push(id_of(&space.name).to_owned());
+                freed += space.bytes;
             }
         }
         (forgotten, freed)

@@ -29,16 +29,21 @@ pub(crate) fn plugged(test: impl Fn(&Plugged<'_>)) {
     if !daemon.clis().contains(&Cli::Docker) {
         return;
     }
-    let config = tempfile::tempdir().unwrap();
-    let plugins = config.path().join("cli-plugins");
-    fs::create_dir(&plugins).unwrap();
-    for plugin in ["docker-buildx", "docker-compose"] {
-        symlink(paths::docker_plugin(plugin).unwrap().join(plugin), plugins.join(plugin)).unwrap();
-    }
-    test(&Plugged { at: At { daemon: &daemon, cli: Cli::Docker }, config });
+    test(&Plugged::of(&daemon));
 }
 
 impl Plugged<'_> {
+    /// Docker's command line at a daemon.
+    pub(crate) fn of(daemon: &Daemon) -> Plugged<'_> {
+        let config = tempfile::tempdir().unwrap();
+        let plugins = config.path().join("cli-plugins");
+        fs::create_dir(&plugins).unwrap();
+        for plugin in ["docker-buildx", "docker-compose"] {
+            symlink(paths::docker_plugin(plugin).unwrap().join(plugin), plugins.join(plugin)).unwrap();
+        }
+        Plugged { at: At { daemon, cli: Cli::Docker }, config }
+    }
+
     pub(crate) fn command(&self, line: &str) -> Command {
         let mut command = self.at.daemon.command(Cli::Docker).unwrap();
         command.args(split(line)).env("DOCKER_CONFIG", self.config.path());
@@ -48,6 +53,21 @@ impl Plugged<'_> {
     pub(crate) fn line(&self, line: &str) -> Output {
         println!("{line}");
         testkit::process::run(&mut self.command(line), b"").unwrap()
+    }
+
+    /// Begins with a line; what is told of a build, which goes to standard error, is read like the rest.
+    pub(crate) fn spawn(&self, line: &str) -> Piped {
+        println!("{line}");
+        let mut command = Command::new("/bin/sh");
+        let inner = self.command(line);
+        command.args(["-c", "exec \"$@\" 2>&1", "sh"]).arg(inner.get_program()).args(inner.get_args());
+        for (name, value) in inner.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        Piped::spawn(&mut command).unwrap()
     }
 
     /// Builds; answers what was told of it.
@@ -234,17 +254,7 @@ fn privileged_buildx_that_is_interrupted_leaves_nothing() {
         let directory = context(&[("Dockerfile", &text)]);
         for signal in [Signal::INT, Signal::KILL] {
             let line = format!("buildx build --progress plain {}", path(&directory));
-            // What is told of a build goes to standard error.
-            let mut command = Command::new("/bin/sh");
-            let inner = plugged.command(&line);
-            command.args(["-c", "exec \"$@\" 2>&1", "sh"]).arg(inner.get_program()).args(inner.get_args());
-            for (name, value) in inner.get_envs() {
-                match value {
-                    Some(value) => command.env(name, value),
-                    None => command.env_remove(name),
-                };
-            }
-            let mut client = Piped::spawn(&mut command).unwrap();
+            let mut client = plugged.spawn(&line);
             client.read_until(" begun\n").unwrap();
             client.signal(signal).unwrap();
             assert_ne!(client.wait().unwrap().code, 0);

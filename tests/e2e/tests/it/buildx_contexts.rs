@@ -3,6 +3,7 @@
 use testkit::images::plan::Entry;
 use testkit::images::write;
 use testkit::registry::{Answer, Request, Server};
+use testkit::{Cli, Daemon};
 
 use crate::build::{context, path};
 use crate::build_git::Repositories;
@@ -33,6 +34,113 @@ fn build(plugged: &Plugged<'_>, image: &str, flags: &str, place: &str, input: &[
     let output = testkit::process::run(&mut plugged.command(&line), input).unwrap();
     assert_eq!(output.code, 0, "{output:?}");
     output.stderr
+}
+
+/// How many bytes a client has sent of a context.
+fn sent(told: &str) -> f64 {
+    let of = |line: &str| {
+        let (_, rest) = line.split_once(" transferring context: ")?;
+        let size = rest.split(' ').next()?;
+        let number = size.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+        let unit = match &size[number.len()..] {
+            "B" => 1.0,
+            "kB" => 1e3,
+            "MB" => 1e6,
+            other => panic!("{other} in {line}"),
+        };
+        Some(number.parse::<f64>().unwrap() * unit)
+    };
+    told.lines().filter_map(of).next_back().unwrap_or_else(|| panic!("{told}"))
+}
+
+#[test]
+fn privileged_only_what_changed_of_a_context_is_sent_again() {
+    on_ours(|plugged| {
+        let (image, large) = (plugged.at.image("again"), "x".repeat(200_000));
+        let text = "FROM busybox\nCOPY . /all\nRUN find /all -type f | sort | xargs md5sum > /x && ls -lR /all > /y\n";
+        let directory =
+            context(&[("Dockerfile", text), (".dockerignore", "ignored\n"), ("a", &large), ("d/b", &large)]);
+        let at = |path: &str| directory.path().join(path);
+        // What a daemon that has never seen the directory makes of it.
+        let whole = |told: &str| {
+            let fresh = Daemon::with_busybox().unwrap();
+            let other = Plugged::of(&fresh);
+            let first = other.build("whole", &directory, "");
+            assert!(sent(&first) > 200_000.0 && sent(told) < 40_000.0, "{told} {first}");
+            assert_eq!(plugged.at.run(&format!("{image} cat /x /y")), other.at.run("whole cat /x /y"));
+        };
+        assert!(sent(&plugged.build(&image, &directory, "")) > 400_000.0);
+        let told = plugged.build(&image, &directory, "");
+        assert!(sent(&told) < 1_000.0 && told.contains("CACHED"), "{told}");
+        std::fs::write(at("d/c"), "y".repeat(20_000)).unwrap();
+        let told = plugged.build(&image, &directory, "");
+        assert!(sent(&told) > 20_000.0, "{told}");
+        whole(&told);
+        // Files that go, become another thing, or are left out by now.
+        std::fs::remove_file(at("a")).unwrap();
+        std::fs::create_dir(at("a")).unwrap();
+        std::fs::hard_link(at("d/b"), at("d/hard")).unwrap();
+        std::os::unix::fs::symlink("../d", at("a/link")).unwrap();
+        std::fs::write(at(".dockerignore"), "d/c\n").unwrap();
+        whole(&plugged.build(&image, &directory, ""));
+        // What a build has had sent before it failed counts, too.
+        std::fs::write(at("e"), "y".repeat(50_000)).unwrap();
+        std::fs::write(at("Dockerfile"), format!("{text}RUN exit 3\n")).unwrap();
+        assert!(sent(&plugged.fails(&directory, "")) > 50_000.0);
+        std::fs::write(at("Dockerfile"), text).unwrap();
+        whole(&plugged.build(&image, &directory, ""));
+        // It is told of, and goes when that is wanted.
+        let usage = plugged.at.ok("system df -v");
+        assert!(usage.contains("source.local"), "{usage}");
+        let pruned = plugged.at.ok("builder prune -f --filter type=source.local");
+        assert!(!pruned.contains("space: 0B"), "{pruned}");
+        assert!(sent(&plugged.build(&image, &directory, "")) > 200_000.0);
+        // As much stays as limits say: nothing of a context that is more than that.
+        let freed = |limits: &str| {
+            let answer = plugged.at.daemon.post(&format!("/build/prune?{limits}"), "").unwrap();
+            answer.json().unwrap()["SpaceReclaimed"].as_u64().unwrap()
+        };
+        for limits in ["keep-storage=1000000", "max-used-space=1&reserved-space=1000000", "min-free-space=1"] {
+            assert_eq!(freed(limits), 0, "{limits}");
+        }
+        assert_eq!(freed("max-used-space=1&filters={%22until%22:[%221h%22]}"), 0);
+        assert!(sent(&plugged.build(&image, &directory, "")) < 1_000.0);
+        let told = plugged.line("buildx prune -f --max-used-space 100kB");
+        assert!(told.code == 0 && told.stdout.contains("Total:\t250"), "{told:?}");
+        assert!(sent(&plugged.build(&image, &directory, "")) > 200_000.0);
+        assert!(freed("min-free-space=900000000000000000") > 200_000);
+        plugged.at.ok(&format!("rmi {image}"));
+    });
+}
+
+#[test]
+fn privileged_a_context_of_a_killed_daemon_is_right() {
+    if testkit::skip::without_root() {
+        return;
+    }
+    let mut daemon = Daemon::with_busybox().unwrap();
+    if daemon.is_foreign() || !daemon.clis().contains(&Cli::Docker) {
+        return testkit::skip::report("Docker's command line and a daemon of our own are wanted");
+    }
+    let text = "FROM busybox\nCOPY . /all\nRUN cat /all/* > /x\n";
+    let directory = context(&[("Dockerfile", text), ("a", "one\n"), ("b", "two\n")]);
+    Plugged::of(&daemon).build("killed", &directory, "");
+    std::fs::write(directory.path().join("a"), "other\n").unwrap();
+    std::fs::remove_file(directory.path().join("b")).unwrap();
+    std::fs::write(directory.path().join("Dockerfile"), format!("{text}RUN echo begun && sleep 60\n")).unwrap();
+    let first = Plugged::of(&daemon);
+    let mut building = first.spawn(&format!("buildx build --progress plain {}", path(&directory)));
+    building.read_until(" begun\n").unwrap();
+    drop(first);
+    daemon.kill9().unwrap();
+    building.wait().unwrap();
+    daemon.restart().unwrap();
+    std::fs::write(directory.path().join("Dockerfile"), text).unwrap();
+    let plugged = Plugged::of(&daemon);
+    plugged.build("killed", &directory, "");
+    let got = plugged.at.run("killed sh -c 'ls /all && cat /x'");
+    assert_eq!(got, format!("Dockerfile\na\n{text}other"));
+    plugged.at.ok("rmi killed");
 }
 
 /// What ends up in `/x` of an image.

@@ -14,7 +14,6 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use dockerfile::Sharing;
 use serde::{Deserialize, Serialize};
@@ -27,11 +26,6 @@ use super::RunMountError;
 use crate::Engine;
 use crate::clock::now_nanos;
 use crate::sync::lock;
-
-/// How long caches stay that nobody uses, and how many bytes of them stay in any case: BuildKit's first rule of what it
-/// collects (cmd/buildkitd/config, DefaultGCPolicy).
-const KEPT: Duration = Duration::from_secs(48 * 3600);
-const KEPT_BYTES: u64 = 512_000_000;
 
 /// Caches of one key that may be used at the same time: more than there are builds.
 const NUMBERS: u32 = 1024;
@@ -328,24 +322,4 @@ pub(crate) fn remove(engine: &Engine, name: &str) -> bool {
     drop(used);
     engine.sweep_soon();
     renamed.is_ok()
-}
-
-/// Removes what nobody has used for two days, as long as all take more than they may. Blocks.
-pub(super) fn collect(engine: &Engine) {
-    let all = all(engine);
-    let last = now_nanos() - i64::try_from(KEPT.as_nanos()).unwrap_or(i64::MAX);
-    let old: Vec<&Cache> = all.iter().filter(|cache| !cache.in_use && cache.used_at_nanos < last).collect();
-    if old.is_empty() {
-        return;
-    }
-    let mut total: u64 = all.iter().map(|cache| bytes(engine, &cache.name)).sum();
-    for cache in old {
-        if total <= KEPT_BYTES {
-            return;
-        }
-        let freed = bytes(engine, &cache.name);
-        if remove(engine, &cache.name) {
-            total = total.saturating_sub(freed);
-        }
-    }
 }

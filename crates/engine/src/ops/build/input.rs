@@ -8,6 +8,7 @@ use std::sync::Arc;
 use engine_api::auth::AuthConfig;
 
 use super::graph::Needed;
+use super::kept_context::{ContextFiles, ContextName};
 use super::receive::{self, Context, ContextError};
 use super::remote_context::RemoteFiles;
 use crate::Engine;
@@ -26,8 +27,17 @@ pub enum Input {
 /// An archive on its way.
 pub struct Archive(pub(super) Box<dyn Read + Send>);
 
-/// Gives the archive of the files that are needed: an empty one where none are. Asked once.
-pub type ContextSource = Box<dyn FnOnce(Needed) -> Box<dyn Read + Send> + Send + Sync>;
+/// Gives the archive of the files that are needed: an empty one where none are, and of what is there what has changed. Asked
+/// once.
+pub type ContextSource = Box<dyn FnOnce(Needed, Option<Arc<ContextFiles>>) -> Box<dyn Read + Send> + Send + Sync>;
+
+/// Files of the client's.
+pub struct SentFiles {
+    /// Which directory they are, where the client says something of that.
+    pub name: Option<ContextName>,
+    /// Who sends them.
+    pub source: ContextSource,
+}
 
 /// Gives the user's login at a registry, if there is one.
 pub type AskLogin = Arc<dyn Fn(String) -> Pin<Box<dyn Future<Output = Option<AuthConfig>> + Send>> + Send + Sync>;
@@ -49,23 +59,19 @@ pub struct Local {
 /// Who has the files of a [`Local`].
 pub enum LocalFiles {
     /// The client, who sends them when it is known which ones are needed.
-    Sent(ContextSource),
+    Sent(SentFiles),
     /// We, who have fetched them.
     Fetched(RemoteFiles),
 }
 
 impl LocalFiles {
     /// A context of a Dockerfile, and who sends what is not in it yet. Blocks.
-    pub(super) fn open(
-        self,
-        engine: &Engine,
-        name: &str,
-        text: &[u8],
-    ) -> Result<(Context, ContextSource), ContextError> {
+    pub(super) fn open(self, engine: &Engine, name: &str, text: &[u8]) -> Result<(Context, SentFiles), ContextError> {
         match self {
-            LocalFiles::Sent(source) => Ok((receive::of_text(engine, name, text)?, source)),
+            LocalFiles::Sent(files) => Ok((receive::of_text(engine, name, text)?, files)),
             LocalFiles::Fetched(files) => {
-                let nothing: ContextSource = Box::new(|_| Box::new(io::empty()));
+                let source: ContextSource = Box::new(|_, _| Box::new(io::empty()));
+                let nothing = SentFiles { name: None, source };
                 Ok((receive::of_text_in(files.place, name, text)?, nothing))
             }
         }

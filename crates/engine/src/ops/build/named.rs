@@ -33,7 +33,8 @@ use super::explain::Ingredients;
 use super::git::Repository;
 use super::git_access::Access;
 use super::graph::{self, Needed};
-use super::input::ContextSource;
+use super::input::SentFiles;
+use super::kept_context::ContextFiles;
 use super::lookup::Lookup;
 use super::receive::{self, ContextError, Place};
 use super::remote_context::{ALONE, RemoteContextError};
@@ -66,7 +67,7 @@ pub enum NamedSource {
     /// What lies at an address: a repository, else a file called [`ALONE`].
     Url(String),
     /// Files of the client's.
-    Files(ContextSource),
+    Files(SentFiles),
 }
 
 /// Gives the archive of an image for a platform: operating system, architecture, variant.
@@ -235,7 +236,7 @@ impl Lookup {
                 Some(source) => source,
             };
             let own = place.join(&format!("named-{number}"));
-            let tree = self.come(&name, (source, client), needed, &own).await?;
+            let tree = self.come(&name, (source, client), needed, (place, &own)).await?;
             let image = match is_base {
                 true => Some(self.image_of(&name, tree.clone(), &platform).await?),
                 false => None,
@@ -272,16 +273,24 @@ impl Lookup {
         name: &str,
         (source, client): (NamedSource, &Client),
         needed: Needed,
-        place: &Path,
+        (build, place): (&Place, &Path),
     ) -> Result<Arc<ImageTree>, BuildError> {
+        let mut kept = None;
         let tree = place.join("tree");
         let (above, made) = (place.to_owned(), tree.clone());
         bridge::blocking(move || make(&above, &made)).await.map_err(ContextError::Place)?;
         let root = match source {
-            NamedSource::Files(files) => {
-                let (archive, root) = (files(needed), tree.clone());
+            NamedSource::Files(SentFiles { name, source }) => {
+                let (build, root, beside) = (build.clone(), tree.clone(), place.with_extension("kept"));
+                let take = move |name| ContextFiles::take(&build, &name, &root, &beside);
+                kept = match name {
+                    Some(name) => Some(bridge::blocking(move || take(name)).await),
+                    None => None,
+                };
+                let (archive, root) = (source(needed, kept.clone()), tree.clone());
                 // Its bytes come from a task that may itself wait for a thread.
                 bridge::waiting(move || receive::unpack(&receive::open(&root)?, archive)).await?;
+                kept.iter().for_each(|files| files.are_whole());
                 tree
             }
             NamedSource::Url(url) => match GitAddress::parse_context(&url).map_err(RemoteContextError::from)? {
@@ -312,7 +321,8 @@ impl Lookup {
             // These are images.
             NamedSource::Image(_) | NamedSource::Outcome(_) | NamedSource::Layout(_) => tree,
         };
-        let opened = bridge::blocking(move || ImageTree::of_files(receive::open(&root)?).map_err(ContextError::Place));
+        let opened =
+            bridge::blocking(move || ImageTree::of_files(receive::open(&root)?, kept).map_err(ContextError::Place));
         Ok(Arc::new(opened.await?))
     }
 

@@ -5,6 +5,7 @@ use std::io::{self, BufReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use archive::{Overwrite, Owner, Resolution, TarReader, Unpack, UnpackError};
 use dockerfile::{Dockerfile, ParseError, Patterns};
@@ -12,6 +13,7 @@ use oci::ContainerId;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use tracing::debug;
 
+use super::kept_context::{ContextFiles, ContextName};
 use super::run::MARK;
 use super::tree::Tree;
 use crate::Engine;
@@ -59,8 +61,12 @@ pub enum ContextError {
     Instruction(ParseError),
 }
 
-/// A build's own directory; gone when it is dropped.
-pub(super) struct Place {
+/// A build's own directory; gone when nobody has it any more.
+#[derive(Clone)]
+pub(super) struct Place(Arc<PlaceDirectory>);
+
+/// It.
+pub(super) struct PlaceDirectory {
     engine: Engine,
     path: PathBuf,
 }
@@ -70,6 +76,8 @@ pub(super) struct Context {
     pub(super) tree: Tree,
     pub(super) dockerfile: Dockerfile,
     pub(super) place: Place,
+    /// Its files, where the client's next build may begin with them.
+    pub(super) files: Option<Arc<ContextFiles>>,
 }
 
 impl Place {
@@ -81,7 +89,7 @@ impl Place {
         let context = path.join("context");
         DirBuilder::new().create(&context)?;
         std::fs::set_permissions(&context, PermissionsExt::from_mode(0o755))?;
-        Ok(Place { engine: engine.clone(), path })
+        Ok(Place(Arc::new(PlaceDirectory { engine: engine.clone(), path })))
     }
 
     /// Where the context's files are.
@@ -91,11 +99,19 @@ impl Place {
 
     /// A path in it.
     pub(super) fn join(&self, name: &str) -> PathBuf {
-        self.path.join(name)
+        self.0.path.join(name)
+    }
+
+    pub(super) fn engine(&self) -> &Engine {
+        &self.0.engine
+    }
+
+    pub(super) fn directory(&self) -> Arc<PlaceDirectory> {
+        self.0.clone()
     }
 }
 
-impl Drop for Place {
+impl Drop for PlaceDirectory {
     fn drop(&mut self) {
         // One rename: what takes time is the sweeper's.
         let trash = self.engine.trash().join(stdx::id::random_hex::<8>());
@@ -147,7 +163,7 @@ pub(super) fn in_place(place: Place, name: &str) -> Result<Context, ContextError
     let (name, text) = text(&tree, name)?;
     let dockerfile = parse(&name, &text)?;
     leave_out(&tree, &name);
-    Ok(Context { tree, dockerfile, place })
+    Ok(Context { tree, dockerfile, place, files: None })
 }
 
 /// A context of a Dockerfile alone, the files of which come later. Blocks.
@@ -159,12 +175,22 @@ pub(super) fn of_text(engine: &Engine, name: &str, text: &[u8]) -> Result<Contex
 pub(super) fn of_text_in(place: Place, name: &str, text: &[u8]) -> Result<Context, ContextError> {
     let dockerfile = parse(name, text)?;
     let tree = Tree::new(place.root()?).map_err(ContextError::Place)?;
-    Ok(Context { tree, dockerfile, place })
+    Ok(Context { tree, dockerfile, place, files: None })
 }
 
-/// Takes the files of such a context. Blocks.
+/// Has such a context, which is empty, begin with what the client has sent before. Blocks.
+pub(super) fn begin_with_kept(context: &mut Context, name: &ContextName) -> Result<(), ContextError> {
+    let files = ContextFiles::take(&context.place, name, &context.place.join("context"), &context.place.join("kept"));
+    context.tree = Tree::new(context.place.root()?).map_err(ContextError::Place)?.of(files.clone());
+    context.files = Some(files);
+    Ok(())
+}
+
+/// Takes the files of such a context, or what of them is new. Blocks.
 pub(super) fn fill(context: &Context, archive: impl Read + Send) -> Result<(), ContextError> {
-    unpack_in(&context.place, archive)
+    unpack_in(&context.place, archive)?;
+    context.files.iter().for_each(|files| files.are_whole());
+    Ok(())
 }
 
 /// All of an archive, as it is, below a directory.

@@ -30,14 +30,14 @@ use super::checks;
 use super::exports;
 use super::graph::{self, Needed};
 use super::imports::Imports;
-use super::input::{Archive, ContextSource, Input, Local};
+use super::input::{Archive, Input, Local, SentFiles};
 use super::lines::Lines;
 use super::lookup::Lookup;
 use super::named::{Named, NamedContext};
 use super::receive;
 use super::remote_context::{self, FetchedContext};
 use super::turns::Turns;
-use super::{BuildError, BuildOptions, PartEvent, caches, full_name, used};
+use super::{BuildError, BuildOptions, PartEvent, full_name, space, used};
 use crate::Engine;
 use crate::ops::image_budget;
 use crate::ops::{images, import};
@@ -85,6 +85,11 @@ pub(super) async fn build(
         named.replace(&mut context.dockerfile, &options.platform);
         // Who is told what checks find is told of these.
         let (plan, arguments) = plan(&context.dockerfile, &options, files.is_some())?;
+        if let Some((_, SentFiles { name: Some(name), .. })) = &files
+            && graph::needed(&plan) != Needed::Nothing
+        {
+            receive::begin_with_kept(&mut context, name)?;
+        }
         let lookup = Lookup::new(&task, &options, ask, named, told);
         Ok::<_, BuildError>((context, files, lookup, plan, arguments, options))
     });
@@ -174,14 +179,15 @@ async fn announce_step(lines: &Lines, (at, steps): (usize, usize), original: &st
 }
 
 /// Looks up the images that stages begin with, tells what checks find, and has the files that are needed sent.
-async fn prepare(common: &Arc<Common>, checking: Checking, files: ContextSource) -> Result<(), BuildError> {
+async fn prepare(common: &Arc<Common>, checking: Checking, files: SentFiles) -> Result<(), BuildError> {
     let mut needed = graph::needed(&common.plan);
     // What an image asks for is not looked into.
     if metadata(common).await? {
         needed = Needed::All;
     }
     checks::in_build(checking, &common.lookup, &common.lines).await?;
-    let (context, archive) = (common.context.clone(), files(needed));
+    let context = common.context.clone();
+    let archive = (files.source)(needed, context.files.clone());
     // Its bytes come from a task that may itself wait for a thread.
     bridge::waiting(move || receive::fill(&context, archive)).await?;
     Ok(())
@@ -306,6 +312,6 @@ async fn finish(common: &Common, image: Option<Digest>, names: Vec<Reference>) -
     image_budget::look_soon(engine, [image.clone()]);
     // Nobody waits for what is only tidied up.
     let engine = engine.clone();
-    tokio::spawn(bridge::blocking(move || caches::collect(&engine)));
+    tokio::spawn(bridge::blocking(move || space::collect(&engine)));
     Ok(image.to_string())
 }

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use super::client_files::ClientFileError;
 use super::explain::FILES_MAX;
 use super::git::GitError;
+use super::kept_context::KnownFile;
 use super::tree::{Looked, Tree, hex};
 
 /// Something that is copied.
@@ -161,8 +162,17 @@ fn one(tree: &Tree, path: &str, context: bool) -> Result<Source, SourceError> {
     let sum = if found.is_directory() {
         let paths = tree.walk(&found.path, usize::MAX).map_err(|err| failed(err.into()))?;
         let sums = paths.iter().map(|path| {
-            let sum = tree.sum(path)?;
-            exact.add(path, &tree.look(path)?, &sum);
+            let sum = match tree.known(path) {
+                Some(known) => {
+                    exact.regular(path, &known);
+                    known.sum
+                }
+                None => {
+                    let sum = tree.sum(path)?;
+                    exact.add(path, &tree.look(path)?, &sum);
+                    sum
+                }
+            };
             if files.len() < FILES_MAX {
                 files.push((String::from_utf8_lossy(path).into_owned(), sum.clone()));
             }
@@ -200,12 +210,21 @@ impl Exact {
     /// One file; its bytes are in its sum.
     fn add(&mut self, path: &[u8], looked: &Looked, sum: &str) {
         let stat = &looked.stat;
+        self.all(path, [stat.st_mode, stat.st_uid, stat.st_gid], stat.st_rdev, (&looked.link, sum));
+    }
+
+    /// The same of a regular one that was not looked at.
+    fn regular(&mut self, path: &[u8], known: &KnownFile) {
+        self.all(path, [known.mode, known.owner.0, known.owner.1], 0, (&[], &known.sum));
+    }
+
+    fn all(&mut self, path: &[u8], numbers: [u32; 3], device: u64, (link, sum): (&[u8], &str)) {
         self.part(path);
-        for number in [stat.st_mode, stat.st_uid, stat.st_gid] {
+        for number in numbers {
             self.part(&number.to_be_bytes());
         }
-        self.part(&stat.st_rdev.to_be_bytes());
-        self.part(&looked.link);
+        self.part(&device.to_be_bytes());
+        self.part(link);
         self.part(sum.as_bytes());
     }
 

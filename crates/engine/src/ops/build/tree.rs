@@ -4,12 +4,15 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use rustix::path::Arg;
 use sha2::{Digest as _, Sha256};
 use sys::open::openat2;
+
+use super::kept_context::{ContextFiles, KnownFile};
 
 /// How much of a file is read at once.
 const PIECE_BYTES: usize = 256 * 1024;
@@ -23,6 +26,8 @@ pub(super) struct Tree {
     root: OwnedFd,
     /// What `/proc/self/fd` says of the root.
     place: Vec<u8>,
+    /// Who knows what is in files that have not changed.
+    files: Option<Arc<ContextFiles>>,
 }
 
 /// Something in a tree.
@@ -52,7 +57,17 @@ impl Found {
 impl Tree {
     pub(super) fn new(root: OwnedFd) -> io::Result<Tree> {
         let place = told(&root)?;
-        Ok(Tree { root, place })
+        Ok(Tree { root, place, files: None })
+    }
+
+    /// The same where something is known of its files.
+    pub(super) fn of(self, files: Arc<ContextFiles>) -> Tree {
+        Tree { files: Some(files), ..self }
+    }
+
+    /// What is known of a regular file, itself and not one that a link leads to, without looking at it.
+    pub(super) fn known(&self, path: &[u8]) -> Option<KnownFile> {
+        self.files.as_ref()?.known(path)
     }
 
     /// Its top.
@@ -158,6 +173,10 @@ impl Tree {
             found => found?,
         };
         let kind = FileType::from_raw_mode(found.stat.st_mode);
+        // The sum has a path, which is that of the file itself.
+        if let Some(known) = self.known(found.path.as_bytes()) {
+            return Ok(known.sum);
+        }
         let mut hash = Sha256::new();
         header(&mut hash, &found, kind);
         if kind == FileType::RegularFile && found.stat.st_size > 0 {
@@ -172,7 +191,9 @@ impl Tree {
                 }
             }
         }
-        Ok(hex(hash))
+        let sum = hex(hash);
+        self.files.iter().for_each(|files| files.learn(found.path.as_bytes(), &sum));
+        Ok(sum)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use image::ImageRecord;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
@@ -9,6 +10,7 @@ use rustix::io::Errno;
 use snapshot::{ChainId, SnapshotKey};
 use tracing::debug;
 
+use super::kept_context::ContextFiles;
 use super::tree::{self, Tree};
 use crate::Engine;
 use crate::view::mount_detached;
@@ -109,8 +111,10 @@ pub(super) struct ImageTree {
 
 impl ImageTree {
     /// Files that are in a directory of the build's own.
-    pub(super) fn of_files(root: OwnedFd) -> io::Result<ImageTree> {
-        Ok(ImageTree { tree: Tree::new(root)?, chain: Vec::new(), held: None })
+    pub(super) fn of_files(root: OwnedFd, files: Option<Arc<ContextFiles>>) -> io::Result<ImageTree> {
+        let tree = Tree::new(root)?;
+        let tree = files.into_iter().fold(tree, Tree::of);
+        Ok(ImageTree { tree, chain: Vec::new(), held: None })
     }
 
     /// Whether there are no layers.

@@ -1,0 +1,430 @@
+//! Contexts that clients have sent, so that the next build of the same directory has only what changed sent.
+//!
+//! ```text
+//! <data-root>/build-contexts/<key>/record    what it is, when it was used, and during which boot it was written
+//!                                  entries   what the client has told of its files, and what is in them
+//!                                  files/    the files
+//! <data-root>/builds/<build>/...             the same while a build has it
+//! ```
+//! A build takes the context of its client away, by one rename, and gives it back when it ends, by another: another build of the same
+//! directory meanwhile has everything sent. What a build has had changed and not to its end goes with it, and so does what a
+//! killed daemon leaves: a context is on the list whole or not at all. A machine that crashes may have lost bytes of files
+//! that were never flushed, so that what another boot has written is believed nothing. As with BuildKit (source/local) a
+//! file is the same if what the client tells of it is: type, mode, owners, size, time, where it leads to.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use archive::{Entry, Kind};
+use rustix::fs::{AtFlags, FileType, OFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use stdx::fs::Durability;
+use tracing::debug;
+
+use super::receive::{Place, PlaceDirectory};
+use super::tree;
+use crate::Engine;
+use crate::clock::now_nanos;
+use crate::sync::lock;
+
+/// How many contexts are kept, and how many bytes and entries one may have, and bytes all of them: what does not fit is
+/// sent as a whole each time.
+const CONTEXTS_MAX: usize = 64;
+const BYTES_MAX: u64 = 4 << 30;
+const ENTRIES_MAX: usize = 1 << 17;
+
+/// What tells one boot from another (random(4)).
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Which directory of which client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContextName {
+    /// The same for builds of the same directory.
+    pub key: String,
+    /// What it is, in BuildKit's words.
+    pub about: String,
+}
+
+/// The files of a client's directory, as it has told them.
+pub struct ContextFiles {
+    key: String,
+    about: String,
+    data_root: PathBuf,
+    trash: PathBuf,
+    /// Where they are.
+    directory: PathBuf,
+    /// What belongs to them, until they are given back.
+    beside: PathBuf,
+    state: Mutex<State>,
+    // Until they are given back it stays.
+    _place: Option<Arc<PlaceDirectory>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    known: BTreeMap<String, Facts>,
+    record: Option<Record>,
+    /// Whether all files are as they were told.
+    is_whole: bool,
+    /// Whether anything is known now that `entries` does not say.
+    is_new: bool,
+    /// What is in regular files, as [`tree::Tree::sum`] says it.
+    sums: HashMap<String, String>,
+}
+
+/// What a client has told of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Facts {
+    kind: char,
+    mode: u32,
+    owner: (u32, u32),
+    size: u64,
+    time: (i64, u32),
+    link: String,
+    device: (u32, u32),
+    attributes: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    about: String,
+    boot: String,
+    bytes: u64,
+    created_at_nanos: i64,
+    used_at_nanos: i64,
+    usage_count: i64,
+}
+
+/// `entries`.
+#[derive(Serialize, Deserialize)]
+struct Entries {
+    files: Vec<(String, Facts, Option<String>)>,
+}
+
+/// A context that is kept.
+pub(crate) struct KeptContext {
+    /// Its key: 64 hex digits.
+    pub(crate) name: String,
+    /// What it is, in BuildKit's words.
+    pub(crate) about: String,
+    /// What it takes.
+    pub(crate) bytes: u64,
+    /// Nanoseconds since 1970.
+    pub(crate) created_at_nanos: i64,
+    /// Likewise.
+    pub(crate) used_at_nanos: i64,
+    /// How many builds have used it.
+    pub(crate) usage_count: i64,
+}
+
+/// What a regular file is, and the sum of what is in it.
+pub(super) struct KnownFile {
+    pub(super) mode: u32,
+    pub(super) owner: (u32, u32),
+    pub(super) sum: String,
+}
+
+fn root(data_root: &Path) -> PathBuf {
+    data_root.join("build-contexts")
+}
+
+impl Facts {
+    fn of(entry: &Entry) -> Facts {
+        let kind = match entry.kind {
+            Kind::Directory => 'd',
+            Kind::Symlink => 'l',
+            Kind::HardLink => 'h',
+            Kind::Fifo => 'p',
+            Kind::CharDevice => 'c',
+            Kind::BlockDevice => 'b',
+            _ => 'f',
+        };
+        Facts {
+            kind,
+            mode: entry.mode,
+            owner: (entry.uid, entry.gid),
+            size: entry.size,
+            time: (entry.mtime.secs, entry.mtime.nanos),
+            link: String::from_utf8_lossy(&entry.link).into_owned(),
+            device: entry.device,
+            attributes: entry.xattrs.clone(),
+        }
+    }
+
+    /// Whether it is made anew each time: a directory changes with what is in it, and a hard link is what it leads to.
+    fn is_always_told(&self) -> bool {
+        matches!(self.kind, 'd' | 'h')
+    }
+}
+
+impl ContextFiles {
+    /// Takes the files of a client's directory from where they are kept, if they are, into `directory`, which is empty; `beside` is a
+    /// path of the build's own, at which nothing is. They are given back when nobody reads them any more. Blocks.
+    pub(super) fn take(place: &Place, context: &ContextName, directory: &Path, beside: &Path) -> Arc<ContextFiles> {
+        let config = &place.engine().config;
+        let roots = (config.data_root.as_path(), place.engine().trash());
+        Arc::new(ContextFiles::take_in(roots, context, (directory, beside.to_owned()), Some(place.directory())))
+    }
+
+    fn take_in(
+        (data_root, trash): (&Path, PathBuf),
+        context: &ContextName,
+        (directory, beside): (&Path, PathBuf),
+        place: Option<Arc<PlaceDirectory>>,
+    ) -> ContextFiles {
+        let key = oci::Digest::from_sha256(&Sha256::digest(&context.key).into()).hex().to_owned();
+        let state = Mutex::new(take(data_root, &key, directory, &beside).unwrap_or_default());
+        let (about, data_root, directory) = (context.about.clone(), data_root.to_owned(), directory.to_owned());
+        ContextFiles { key, about, data_root, trash, directory, beside, state, _place: place }
+    }
+
+    /// Has them become those that the client tells, each as an archive has it, as far as that goes without their bytes: removes what is
+    /// gone. Answers which ones have to come.
+    pub async fn become_told(self: Arc<ContextFiles>, told: Vec<Option<Entry>>) -> io::Result<Vec<bool>> {
+        bridge::blocking(move || self.update(&told)).await
+    }
+
+    /// The same. Blocks.
+    fn update(&self, told: &[Option<Entry>]) -> io::Result<Vec<bool>> {
+        let mut state = lock(&self.state);
+        // From here on they are neither what they were nor what they shall be.
+        state.is_whole = false;
+        let path = |entry: &Entry| String::from_utf8_lossy(&entry.path).into_owned();
+        let new: BTreeMap<String, Facts> = told.iter().flatten().map(|entry| (path(entry), Facts::of(entry))).collect();
+        if let Err(err) = remove_gone(&self.directory, &state.known, &new) {
+            debug!(%err, "what a client sent is not changed but sent again");
+            empty(&self.directory)?;
+            *state = State::default();
+        }
+        let comes = |entry: &Option<Entry>| {
+            let Some(entry) = entry else { return false };
+            let path = path(entry);
+            new.get(&path).is_none_or(|facts| facts.is_always_told() || state.known.get(&path) != Some(facts))
+        };
+        let comes: Vec<bool> = told.iter().map(comes).collect();
+        if state.known != new {
+            for (entry, _) in told.iter().zip(&comes).filter(|(_, comes)| **comes) {
+                entry.iter().for_each(|entry| drop(state.sums.remove(&path(entry))));
+            }
+            state.sums.retain(|path, _| new.contains_key(path));
+            state.known = new;
+            state.is_new = true;
+        }
+        Ok(comes)
+    }
+
+    /// All has come that had to.
+    pub(super) fn are_whole(&self) {
+        lock(&self.state).is_whole = true;
+    }
+
+    /// What is known of a regular file without looking at it.
+    pub(super) fn known(&self, path: &[u8]) -> Option<KnownFile> {
+        let state = lock(&self.state);
+        let path = std::str::from_utf8(path).ok()?;
+        let facts = state.known.get(path).filter(|facts| facts.kind == 'f' && state.is_whole)?;
+        let mode = FileType::RegularFile.as_raw_mode() | facts.mode;
+        Some(KnownFile { mode, owner: facts.owner, sum: state.sums.get(path)?.clone() })
+    }
+
+    /// Keeps what is in a file, if it is a regular one that was told.
+    pub(super) fn learn(&self, path: &[u8], sum: &str) {
+        let mut state = lock(&self.state);
+        if let Ok(path) = std::str::from_utf8(path)
+            && state.is_whole
+            && state.known.get(path).is_some_and(|facts| facts.kind == 'f')
+            && state.sums.insert(path.to_owned(), sum.to_owned()).is_none()
+        {
+            state.is_new = true;
+        }
+    }
+
+    /// Gives them back to where they are kept, if they are whole.
+    fn keep(&self) -> io::Result<()> {
+        let state = std::mem::take(&mut *lock(&self.state));
+        let (data_root, trash) = (self.data_root.as_path(), self.trash.as_path());
+        let bytes: u64 = state.known.values().filter(|facts| facts.kind == 'f').map(|facts| facts.size).sum();
+        if !state.is_whole || state.known.len() > ENTRIES_MAX || bytes > BYTES_MAX {
+            return Ok(());
+        }
+        let now = now_nanos();
+        let record = Record {
+            about: self.about.clone(),
+            boot: boot()?,
+            bytes,
+            created_at_nanos: state.record.as_ref().map_or(now, |record| record.created_at_nanos),
+            used_at_nanos: now,
+            usage_count: state.record.as_ref().map_or(0, |record| record.usage_count) + 1,
+        };
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.beside)?;
+        if state.is_new {
+            let mut sums = state.sums;
+            let row = |(path, facts): (String, Facts)| {
+                let sum = sums.remove(&path);
+                (path, facts, sum)
+            };
+            let entries = Entries { files: state.known.into_iter().map(row).collect() };
+            fs::write(self.beside.join("entries"), serde_json::to_vec(&entries)?)?;
+        }
+        write(&self.beside, &record)?;
+        fs::rename(&self.directory, self.beside.join("files"))?;
+        let (above, whole) = (root(data_root), root(data_root).join(&self.key));
+        DirBuilder::new().recursive(true).mode(0o700).create(&above)?;
+        // What another build has given back meanwhile is older than what this one has had sent, or the same.
+        set_aside(&whole, trash);
+        fs::rename(&self.beside, &whole)?;
+        bound(data_root, trash);
+        Ok(())
+    }
+}
+
+impl Drop for ContextFiles {
+    fn drop(&mut self) {
+        // Whoever read them may have been about to record what a step came to: nobody else has changed them until now.
+        if let Err(err) = self.keep() {
+            debug!(%err, "a context is not kept");
+        }
+    }
+}
+
+impl fmt::Debug for ContextFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ContextFiles").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+fn set_aside(whole: &Path, trash: &Path) -> bool {
+    fs::rename(whole, trash.join(stdx::id::random_hex::<8>())).is_ok()
+}
+
+/// Takes what is kept away; nothing if there is nothing that could be believed.
+fn take(data_root: &Path, key: &str, directory: &Path, beside: &Path) -> Option<State> {
+    fs::rename(root(data_root).join(key), beside).ok()?;
+    let taken = read(beside).and_then(|record| {
+        let entries: Entries = serde_json::from_slice(&fs::read(beside.join("entries")).ok()?).ok()?;
+        // An empty directory gives way.
+        fs::rename(beside.join("files"), directory).ok()?;
+        Some((record, entries))
+    });
+    let Some((record, entries)) = taken else {
+        // With the build it goes.
+        if let Err(err) = fs::rename(beside, beside.with_extension("broken")) {
+            debug!(%err, "a context that cannot be read stays in its build's way");
+        }
+        return None;
+    };
+    let mut state = State { record: Some(record), is_whole: true, ..State::default() };
+    for (path, facts, sum) in entries.files {
+        sum.into_iter().for_each(|sum| drop(state.sums.insert(path.clone(), sum)));
+        state.known.insert(path, facts);
+    }
+    Some(state)
+}
+
+/// Removes what a client does not tell any more. Fails where what is there cannot become what is told.
+fn remove_gone(directory: &Path, known: &BTreeMap<String, Facts>, new: &BTreeMap<String, Facts>) -> io::Result<()> {
+    if known.is_empty() {
+        return Ok(());
+    }
+    let root: OwnedFd = fs::File::open(directory)?.into();
+    // What is in a directory stands behind it.
+    for (path, facts) in known.iter().rev() {
+        match new.get(path) {
+            // Unpacking takes no attribute from a directory.
+            Some(new) if facts.kind == 'd' && new.kind == 'd' && facts.attributes != new.attributes => {
+                return Err(io::ErrorKind::Unsupported.into());
+            }
+            Some(_) => {}
+            None => remove(&root, path, facts.kind == 'd')?,
+        }
+    }
+    Ok(())
+}
+
+fn remove(root: &OwnedFd, path: &str, is_directory: bool) -> io::Result<()> {
+    let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let flags = if is_directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+    let parent = tree::open(root, above, OFlags::PATH | OFlags::DIRECTORY)?;
+    match rustix::fs::unlinkat(&parent, name, flags) {
+        Err(Errno::NOENT) | Ok(()) => Ok(()),
+        Err(err) => Err(err.into()),
+    }
+}
+
+/// Removes everything in a directory.
+fn empty(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => fs::remove_dir_all(entry.path())?,
+            false => fs::remove_file(entry.path())?,
+        }
+    }
+    Ok(())
+}
+
+fn boot() -> io::Result<String> {
+    Ok(fs::read_to_string(BOOT)?.trim().to_owned())
+}
+
+/// What is known of a context; nothing of one that another boot has written.
+fn read(whole: &Path) -> Option<Record> {
+    let record: Record = serde_json::from_slice(&fs::read(whole.join("record")).ok()?).ok()?;
+    (record.boot == boot().ok()?).then_some(record)
+}
+
+fn write(whole: &Path, record: &Record) -> io::Result<()> {
+    stdx::fs::write_atomic(&whole.join("record"), &serde_json::to_vec(record)?, Durability::ProcessDeath)
+}
+
+/// All contexts that are kept and that no build has, the one first that was unused for the longest time. Blocks.
+pub(crate) fn all(data_root: &Path) -> Vec<KeptContext> {
+    // Without a directory there are none.
+    let Ok(entries) = fs::read_dir(root(data_root)) else { return Vec::new() };
+    let context = |entry: io::Result<fs::DirEntry>| {
+        let entry = entry.ok()?;
+        // One without a record goes first.
+        let (boot, about) = (String::new(), String::new());
+        let nothing = Record { about, boot, bytes: 0, created_at_nanos: 0, used_at_nanos: 0, usage_count: 0 };
+        let record = read(&entry.path()).unwrap_or(nothing);
+        let Record { about, bytes, created_at_nanos, used_at_nanos, usage_count, .. } = record;
+        let name = entry.file_name().into_string().ok()?;
+        Some(KeptContext { name, about, bytes, created_at_nanos, used_at_nanos, usage_count })
+    };
+    let mut all: Vec<KeptContext> = entries.filter_map(context).collect();
+    all.sort_by(|a, b| (a.used_at_nanos, &a.name).cmp(&(b.used_at_nanos, &b.name)));
+    all
+}
+
+/// Removes a context that no build has; answers whether it is gone. Blocks shortly.
+pub(crate) fn remove_kept(engine: &Engine, name: &str) -> bool {
+    let is_gone = set_aside(&root(&engine.config.data_root).join(name), &engine.trash());
+    engine.sweep_soon();
+    is_gone
+}
+
+/// Removes the oldest ones until there are no more than there may be.
+fn bound(data_root: &Path, trash: &Path) {
+    let all = all(data_root);
+    let (mut count, mut bytes) = (all.len(), all.iter().map(|context| context.bytes).sum::<u64>());
+    for context in &all {
+        if count <= CONTEXTS_MAX && bytes <= BYTES_MAX {
+            return;
+        }
+        if set_aside(&root(data_root).join(&context.name), trash) {
+            count -= 1;
+            bytes -= context.bytes;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+use std::os::unix::fs::MetadataExt;
+
+use archive::Time;
+
+use super::*;
+
+/// A daemon's directories.
+struct Scene(tempfile::TempDir);
+
+impl Scene {
+    fn new() -> Scene {
+        let scene = Scene(tempfile::tempdir().unwrap());
+        fs::create_dir(scene.join("trash")).unwrap();
+        scene
+    }
+
+    fn join(&self, path: &str) -> PathBuf {
+        self.0.path().join(path)
+    }
+
+    /// A build of a client's directory.
+    fn build(&self, name: &str) -> ContextFiles {
+        let (files, key) = (self.join(name), "key".to_owned());
+        fs::create_dir(&files).unwrap();
+        let context = ContextName { key, about: "local source for context".to_owned() };
+        let beside = self.join(&format!("{name}-kept"));
+        ContextFiles::take_in((self.0.path(), self.join("trash")), &context, (&files, beside), None)
+    }
+
+    /// One that comes to its end; answers what had to come.
+    fn whole(&self, name: &str, told: &[Entry]) -> String {
+        let build = self.build(name);
+        let came = comes(&build, told);
+        unpack(&self.join(name), told, &came);
+        build.are_whole();
+        came
+    }
+}
+
+fn told(path: &str, kind: Kind, text: &str) -> Entry {
+    let size = if kind == Kind::File { text.len() as u64 } else { 0 };
+    let link = if kind == Kind::File { "" } else { text };
+    let (path, link) = (path.as_bytes().to_vec(), link.as_bytes().to_vec());
+    let (device, mtime) = ((0, 0), Time { secs: 1, nanos: 2 });
+    Entry { path, kind, link, mode: 0o644, uid: 0, gid: 0, mtime, size, device, xattrs: Vec::new(), segments: None }
+}
+
+fn file(path: &str, text: &str) -> Entry {
+    told(path, Kind::File, text)
+}
+
+/// What has to come.
+fn comes(build: &ContextFiles, all: &[Entry]) -> String {
+    let told: Vec<Option<Entry>> = all.iter().cloned().map(Some).collect();
+    let comes = build.update(&told).unwrap();
+    let path = |(entry, _): (&Entry, &bool)| String::from_utf8_lossy(&entry.path).into_owned();
+    all.iter().zip(&comes).filter(|(_, comes)| **comes).map(path).collect::<Vec<_>>().join(" ")
+}
+
+/// Unpacks what has to come, with other bytes than those that were told.
+fn unpack(directory: &Path, all: &[Entry], came: &str) {
+    let mut tar = archive::TarWriter::new(Vec::new());
+    for entry in all.iter().filter(|entry| came.split(' ').any(|came| came.as_bytes() == entry.path)) {
+        tar.begin(entry).unwrap();
+        tar.data(&vec![b'x'; entry.size as usize]).unwrap();
+    }
+    let root: OwnedFd = fs::File::open(directory).unwrap().into();
+    super::super::receive::unpack(&root, &*tar.finish().unwrap()).unwrap();
+}
+
+#[test]
+fn only_what_changed_comes_and_what_is_gone_goes() {
+    let scene = Scene::new();
+    let (directory, link) = (told("d", Kind::Directory, ""), told("l", Kind::Symlink, "a"));
+    let first = [file("a", "1"), directory.clone(), file("d/b", "2"), file("d/c", "3"), link.clone()];
+    assert_eq!(scene.whole("one", &first), "a d d/b d/c l");
+    assert!(!scene.join("one").exists());
+    // A directory may have become another one by what is in it.
+    assert_eq!(scene.whole("two", &first), "d");
+    let mut mode = file("d/b", "2");
+    mode.mode = 0o755;
+    assert_eq!(scene.whole("three", &[file("a", "10"), directory.clone(), mode.clone()]), "a d d/b");
+    let names = |path: PathBuf| {
+        let mut names: Vec<_> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let kept = all(scene.0.path());
+    let files = root(scene.0.path()).join(&kept[0].name).join("files");
+    assert_eq!((names(files.clone()), names(files.join("d"))), (vec!["a".into(), "d".into()], vec!["b".into()]));
+    assert_eq!((kept.len(), kept[0].bytes, kept[0].usage_count), (1, 3, 3));
+    assert_eq!(scene.whole("four", &[file("d", "a file")]), "d");
+}
+
+#[test]
+fn what_breaks_off_is_not_believed() {
+    let scene = Scene::new();
+    let first = [file("a", "1"), file("b", "2")];
+    scene.whole("one", &first);
+    // Killed or failed before all has come.
+    let build = scene.build("two");
+    comes(&build, &[file("a", "10"), file("b", "2")]);
+    drop(build);
+    assert!(all(scene.0.path()).is_empty());
+    assert_eq!(scene.whole("three", &first), "a b");
+    // One build has it, another one nothing.
+    let (one, other) = (scene.build("four"), scene.build("five"));
+    assert_eq!((comes(&other, &first), comes(&one, &first)), ("a b".to_owned(), String::new()));
+    drop((one, other));
+    // What another boot has written may have lost its bytes.
+    scene.whole("six", &first);
+    let record = root(scene.0.path()).join(&all(scene.0.path())[0].name).join("record");
+    let other = fs::read_to_string(&record).unwrap().replace(&boot().unwrap(), "other");
+    fs::write(&record, other).unwrap();
+    assert_eq!(scene.whole("seven", &first), "a b");
+    fs::write(root(scene.0.path()).join(&all(scene.0.path())[0].name).join("entries"), "{").unwrap();
+    assert_eq!(scene.whole("eight", &first), "a b");
+}
+
+#[test]
+fn nothing_outside_is_removed_whatever_was_told() {
+    let scene = Scene::new();
+    fs::create_dir(scene.join("outside")).unwrap();
+    fs::write(scene.join("outside/victim"), "alive").unwrap();
+    let link = told("l", Kind::Symlink, &scene.join("outside").display().to_string());
+    let build = scene.build("one");
+    comes(&build, &[link.clone(), file("l/victim", "x")]);
+    unpack(&scene.join("one"), std::slice::from_ref(&link), "l");
+    build.are_whole();
+    drop(build);
+    // It is not where it was told, so that all is sent again.
+    assert_eq!(scene.whole("two", &[link]), "l");
+    assert_eq!(fs::read_to_string(scene.join("outside/victim")).unwrap(), "alive");
+}
+
+#[test]
+fn what_is_in_files_is_known_until_they_change() {
+    let scene = Scene::new();
+    let build = scene.build("one");
+    let known = |build: &ContextFiles, path: &str| build.known(path.as_bytes()).map(|known| (known.mode, known.sum));
+    let first = [file("a", "1"), file("b", "2"), told("l", Kind::Symlink, "a")];
+    unpack(&scene.join("one"), &first, &comes(&build, &first));
+    // Before all has come nothing is.
+    build.learn(b"a", "early");
+    build.are_whole();
+    assert_eq!(known(&build, "a"), None);
+    ["a", "b", "l"].iter().for_each(|path| build.learn(path.as_bytes(), &format!("sum of {path}")));
+    drop(build);
+    let build = scene.build("two");
+    let second = [file("a", "1"), file("b", "20"), told("l", Kind::Symlink, "b")];
+    unpack(&scene.join("two"), &second, &comes(&build, &second));
+    build.are_whole();
+    let mode = fs::metadata(scene.join("two/a")).unwrap().mode();
+    assert_eq!(known(&build, "a"), Some((mode, "sum of a".to_owned())));
+    assert_eq!((known(&build, "b"), known(&build, "l")), (None, None));
+}
+
+#[test]
+fn kept_contexts_are_bounded() {
+    let scene = Scene::new();
+    let above = root(scene.0.path());
+    for number in 0..CONTEXTS_MAX as i64 + 3 {
+        let whole = above.join(format!("{number:03}"));
+        fs::create_dir_all(&whole).unwrap();
+        let (about, boot) = (String::new(), boot().unwrap());
+        let record = Record { about, boot, bytes: 1, created_at_nanos: 0, used_at_nanos: number + 1, usage_count: 1 };
+        write(&whole, &record).unwrap();
+    }
+    bound(scene.0.path(), &scene.join("trash"));
+    let left = all(scene.0.path());
+    assert_eq!((left.len(), left[0].name.as_str()), (CONTEXTS_MAX, "003"));
+    let mut large = read(&above.join("050")).unwrap();
+    large.bytes = BYTES_MAX;
+    write(&above.join("050"), &large).unwrap();
+    bound(scene.0.path(), &scene.join("trash"));
+    // The oldest go, that one with them: with it, what is younger would still be too much.
+    assert_eq!(all(scene.0.path())[0].name, "051");
+}

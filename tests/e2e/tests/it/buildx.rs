@@ -17,7 +17,7 @@ pub(crate) struct Plugged<'a> {
     /// Where it is pointed.
     pub(crate) at: At<'a>,
     /// Its configuration, where the plugins are.
-    config: TempDir,
+    pub(crate) config: TempDir,
 }
 
 /// Runs `test` with docker's command line and its plugins; reports a skip where there is none.
@@ -29,13 +29,18 @@ pub(crate) fn plugged(test: impl Fn(&Plugged<'_>)) {
     if !daemon.clis().contains(&Cli::Docker) {
         return;
     }
+    test(&Plugged { at: At { daemon: &daemon, cli: Cli::Docker }, config: plugins() });
+}
+
+/// A configuration with the plugins.
+pub(crate) fn plugins() -> TempDir {
     let config = tempfile::tempdir().unwrap();
     let plugins = config.path().join("cli-plugins");
     fs::create_dir(&plugins).unwrap();
     for plugin in ["docker-buildx", "docker-compose"] {
         symlink(paths::docker_plugin(plugin).unwrap().join(plugin), plugins.join(plugin)).unwrap();
     }
-    test(&Plugged { at: At { daemon: &daemon, cli: Cli::Docker }, config });
+    config
 }
 
 impl Plugged<'_> {

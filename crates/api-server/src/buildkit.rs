@@ -17,15 +17,19 @@
 //! - [`tunnel`] is a session that is opened by a call, not by a request of its own.
 //! - [`questions`] are what a client asks of a Dockerfile instead of building it.
 //!
+//! - [`history`] is what is known of builds that have ended, [`filter`] which of them somebody wants.
+//!
 //! A call that its client gives up is dropped where it stands, and with it the build that it waits for. Of a build nothing
-//! is kept when its client has heard how it ended. Locks are held for a look into a map.
+//! is in memory when its client has heard how it ended. Locks are held for a look into a map.
 
 mod asks;
 mod attest;
 mod attributes;
 mod build;
 mod failure;
+mod filter;
 mod follow;
+mod history;
 mod inputs;
 mod layout;
 mod local;
@@ -48,6 +52,7 @@ use http::header::UPGRADE;
 
 use self::attributes::NamedPlace;
 use self::build::Builds;
+use self::history::Histories;
 use self::service::BuildService;
 use crate::hijack::{Outcome, Upgrade};
 use crate::request::Call;
@@ -61,6 +66,7 @@ const PROTOCOL: &str = "h2c";
 pub(crate) struct BuildKit {
     sessions: Sessions,
     builds: Builds,
+    histories: Arc<Histories>,
 }
 
 impl BuildKit {

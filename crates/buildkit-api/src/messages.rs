@@ -6,6 +6,7 @@ mod common;
 mod control;
 mod definition;
 mod gateway;
+mod history;
 mod sessions;
 
 pub use build::{SourceError, VertexError};
@@ -18,6 +19,10 @@ pub use control::{
 pub use definition::Definition;
 pub use gateway::{
     ApiCap, BridgeResult, BridgeSolveRequest, BridgeSolveResponse, EvaluateRequest, PongResponse, Ref, ReturnRequest,
+};
+pub use history::{
+    BlobDescriptor, BuildHistoryEvent, BuildHistoryKind, BuildHistoryRecord, BuildHistoryRequest, BuildResult,
+    ContentInfo, ContentInfoRequest, ContentInfoResponse, UpdateBuildHistoryRequest,
 };
 pub use sessions::{
     AgentBytes, CheckAgentRequest, CredentialsRequest, CredentialsResponse, FileBytes, GetSecretRequest,

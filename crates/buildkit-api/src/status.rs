@@ -27,6 +27,8 @@ pub enum Code {
     NotFound = 5,
     /// A bound was reached.
     ResourceExhausted = 8,
+    /// Something is asked for behind an end.
+    OutOfRange = 11,
     /// Nobody does that.
     Unimplemented = 12,
     /// Somebody does not keep to the protocol.

@@ -4,6 +4,7 @@ pub mod archive;
 pub mod attach;
 pub mod build;
 pub mod build_cache;
+pub mod build_history;
 pub mod changes;
 pub mod checkpoint;
 pub mod commit;

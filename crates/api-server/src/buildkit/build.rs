@@ -30,6 +30,8 @@ pub(crate) struct Build {
     pub(crate) session: String,
     /// Where its outcome goes.
     pub(crate) exporters: Vec<Exporter>,
+    /// Whether nobody wants to remember it.
+    pub(crate) is_internal: bool,
     /// Whether the client lets commands have the host's network.
     pub(crate) allows_host_network: bool,
     /// Where steps are known, and where it is left what they came to.
@@ -104,6 +106,7 @@ impl Build {
             session: request.session,
             caches: caches(&request.cache.unwrap_or_default()),
             exporters,
+            is_internal: request.internal,
             allows_host_network: request.entitlements.iter().any(|name| name == "network.host"),
             outcomes: Mutex::default(),
             failure: Mutex::default(),

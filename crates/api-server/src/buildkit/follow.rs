@@ -109,7 +109,7 @@ impl Parts {
         match event {
             PartEvent::Begun { .. } => {}
             PartEvent::Cached => part.is_cached(),
-            PartEvent::Output { is_error, bytes } => progress.log(part, is_error, bytes).await,
+            PartEvent::Output { is_error, bytes } => progress.prints(part, is_error, bytes).await,
             PartEvent::Ended => {
                 self.going_on.remove(&number);
                 progress.end(part, None).await;

@@ -203,7 +203,7 @@ impl Layout {
         let store = HeaderValue::from_str(&format!("oci:{}", self.store));
         let store = store.map_err(|err| Status::new(Code::InvalidArgument, err.to_string()))?;
         let (mut outgoing, incoming) = self.session.channel.stream(READ, &[(STORE, store)]).await?;
-        outgoing.send(&ReadContentRequest { digest: digest.to_string() }).await?;
+        outgoing.send(&ReadContentRequest { digest: digest.to_string(), ..ReadContentRequest::default() }).await?;
         outgoing.end()?;
         Ok(incoming)
     }

@@ -1,5 +1,6 @@
 //! What a client sees of a build: its parts, what goes on in them, what they print.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -32,7 +33,61 @@ pub(crate) struct Progress {
     is_read: AtomicBool,
     /// How many parts have begun.
     parts: AtomicUsize,
+    /// What was told, for who asks when the build has ended.
+    log: Mutex<Log>,
 }
+
+/// What a build has told.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Log {
+    /// Each message behind its length in four bytes, the lowest first (solver/llbsolver, history.go, `ImportStatus`).
+    pub(crate) bytes: Vec<u8>,
+    /// Its parts: whether they were done before, and whether they have ended.
+    parts: BTreeMap<String, (bool, bool)>,
+    pub(crate) warnings: i32,
+}
+
+impl Log {
+    fn add(&mut self, message: &StatusResponse, bytes: &[u8]) {
+        for vertex in &message.vertexes {
+            let part = self.parts.entry(vertex.digest.clone()).or_default();
+            *part = (part.0 || vertex.cached, part.1 || vertex.completed.is_some());
+        }
+        self.warnings += i32::try_from(message.warnings.len()).unwrap_or_default();
+        // Commands may print for ever; that parts begin and end is told within the second bound.
+        let most = if message.logs.is_empty() { LOG_MAX } else { OUTPUT_MAX };
+        if let Ok(length) = u32::try_from(bytes.len())
+            && self.bytes.len() + bytes.len() <= most
+        {
+            self.bytes.extend_from_slice(&length.to_le_bytes());
+            self.bytes.extend_from_slice(bytes);
+        }
+    }
+
+    /// How many parts there are, were done before, and have ended.
+    pub(crate) fn steps(&self) -> [i32; 3] {
+        let count = |is: fn(&(bool, bool)) -> bool| self.parts.values().filter(|part| is(part)).count();
+        [count(|_| true), count(|part| part.0), count(|part| part.1)]
+            .map(|count| i32::try_from(count).unwrap_or(i32::MAX))
+    }
+
+    /// The messages of a log, in order; what is cut ends it.
+    pub(crate) fn messages(mut bytes: &[u8]) -> Vec<Vec<u8>> {
+        let mut messages = Vec::new();
+        while let Some((length, rest)) = bytes.split_first_chunk() {
+            let Some((message, rest)) = rest.split_at_checked(u32::from_le_bytes(*length) as usize) else { break };
+            messages.push(message.to_vec());
+            bytes = rest;
+        }
+        messages
+    }
+}
+
+/// How much of what commands print is remembered, in bytes: BuildKit tells 2 MiB of each.
+const OUTPUT_MAX: usize = 8 << 20;
+
+/// How much of a log is remembered at all.
+const LOG_MAX: usize = 12 << 20;
 
 /// A part of a build that goes on.
 #[derive(Clone, Debug)]
@@ -60,6 +115,7 @@ impl Progress {
             receiver: Mutex::new(Some(receiver)),
             is_read: AtomicBool::new(false),
             parts: AtomicUsize::new(0),
+            log: Mutex::default(),
         }
     }
 
@@ -79,10 +135,17 @@ impl Progress {
         self.sender.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
+    /// All that was told until now.
+    pub(crate) fn log(&self) -> Log {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     async fn tell(&self, message: StatusResponse) {
+        let bytes = message.encode_to_vec();
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).add(&message, &bytes);
         let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(sender) = sender else { return };
-        let told = Ok(message.encode_to_vec());
+        let told = Ok(bytes);
         // Who does not read at all misses what there is no place for; who has stopped reading needs nothing.
         match self.is_read() {
             true => drop(sender.send(told).await),
@@ -115,7 +178,7 @@ impl Progress {
     }
 
     /// A part prints something.
-    pub(crate) async fn log(&self, part: &Part, is_error: bool, bytes: Vec<u8>) {
+    pub(crate) async fn prints(&self, part: &Part, is_error: bool, bytes: Vec<u8>) {
         let vertex = part.0.digest.clone();
         let log = VertexLog { vertex, timestamp: Some(now()), stream: 1 + i64::from(is_error), message: bytes };
         self.tell(StatusResponse { logs: vec![log], ..StatusResponse::default() }).await;

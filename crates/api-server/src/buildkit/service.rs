@@ -26,6 +26,7 @@ use super::attributes::{self, Attributes};
 use super::build::{Build, Listed, Outcome};
 use super::failure::{self, not_yet, said};
 use super::follow::{Telling, follow};
+use super::history::{self, Recording};
 use super::inputs::Loaded;
 use super::local;
 use super::outputs::{self, Exporting, Output};
@@ -86,6 +87,18 @@ impl Service for BuildService {
             }
             ("moby.buildkit.v1.Control", "Solve") => self.solve(call.message()?).await,
             ("moby.buildkit.v1.Control", "Status") => self.status(call.message()?).await,
+            ("moby.buildkit.v1.Control", "ListenBuildHistory") => {
+                history::listen(&self.engine, &self.kit.histories, call.message()?).await
+            }
+            ("moby.buildkit.v1.Control", "UpdateBuildHistory") => {
+                history::update(&self.engine, &self.kit.histories, call.message()?).await
+            }
+            ("containerd.services.content.v1.Content", "Info") => {
+                history::content_info(&self.engine, call.message()?).await
+            }
+            ("containerd.services.content.v1.Content", "Read") => {
+                history::content_read(&self.engine, call.message()?).await
+            }
             ("moby.buildkit.v1.Control", "DiskUsage") => self.disk_usage().await,
             ("moby.buildkit.v1.Control", "Prune") => self.prune(call.message()?).await,
             ("moby.buildkit.v1.frontend.LLBBridge", "Ping") => Ok(Reply::message(&self.pong())),
@@ -166,14 +179,38 @@ impl BuildService {
         let (build, returned) = Build::new(request);
         // From here on a client that asks how it goes is told, whatever becomes of it.
         let listed = self.kit.builds.list(build)?;
-        if has_definition {
-            return Err(not_yet("a definition of operations (LLB)"));
-        }
+        let (histories, engine) = (self.kit.histories.clone(), self.engine.clone());
+        let recording = Recording::begin(histories, engine, listed.build.clone(), (&frontend, &attributes));
+        let outcome = match has_definition {
+            true => Err(not_yet("a definition of operations (LLB)")),
+            false => self.outcome(&listed, returned, &frontend, &attributes).await,
+        };
+        let (outcome, exporter) = match outcome {
+            // A client that only asked what there is.
+            Ok((None, _)) => (None, Ok(BTreeMap::new())),
+            Ok((Some(outcome), wanted)) => {
+                let exporter = self.export(&listed.build, &outcome, &wanted).await;
+                (Some(outcome), exporter)
+            }
+            Err(err) => (None, Err(err)),
+        };
+        recording.end(outcome.as_ref(), exporter.as_ref()).await;
+        Ok(Reply::message(&SolveResponse { exporter: exporter? }))
+    }
+
+    /// What a build comes to, with all that is said of it; and where it goes.
+    async fn outcome(
+        &self,
+        listed: &Listed,
+        returned: oneshot::Receiver<ReturnRequest>,
+        frontend: &str,
+        attributes: &BTreeMap<String, String>,
+    ) -> Result<(Option<Outcome>, Vec<Output>), Status> {
         let wanted = outputs::parse(&listed.build.exporters)?;
-        let attest = attest::Wanted::parse(&attributes).map_err(|err| said(err.to_string()))?;
-        let mut outcome = match frontend.as_str() {
-            "" => from_client(&listed, returned).await?,
-            name => match self.frontend(&listed.build, name, &attributes, &BTreeMap::new()).await? {
+        let attest = attest::Wanted::parse(attributes).map_err(|err| said(err.to_string()))?;
+        let mut outcome = match frontend {
+            "" => from_client(listed, returned).await?,
+            name => match self.frontend(&listed.build, name, attributes, &BTreeMap::new()).await? {
                 Solved::Image(outcome) => Some(outcome),
                 Solved::Answer(_) => None,
             },
@@ -181,16 +218,14 @@ impl BuildService {
         if let Some(outcome) = &mut outcome {
             self.attest(&listed.build, outcome, &attest).await?;
         }
-        let exporter = match outcome {
-            Some(outcome) => self.export(&listed.build, &outcome, &wanted).await?,
-            // A client that only asked what there is.
-            None => BTreeMap::new(),
-        };
-        Ok(Reply::message(&SolveResponse { exporter }))
+        Ok((outcome, wanted))
     }
 
     /// What a build tells, to its end.
     async fn status(&self, request: StatusRequest) -> Result<Reply, Status> {
+        if let Some(told) = history::told(&self.engine, &request.reference).await {
+            return Ok(told);
+        }
         let build = self.kit.builds.find(&request.reference).await?;
         let told = build.progress.read();
         // Who asks a second time hears that it is over.

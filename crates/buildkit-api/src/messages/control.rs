@@ -34,6 +34,9 @@ pub struct SolveRequest {
     /// What the client allows: `network.host`.
     #[prost(string, repeated, tag = "9")]
     pub entitlements: Vec<String>,
+    /// Whether nobody wants to remember it.
+    #[prost(bool, tag = "11")]
+    pub internal: bool,
     /// Where the outcome goes.
     #[prost(message, repeated, tag = "13")]
     pub exporters: Vec<Exporter>,

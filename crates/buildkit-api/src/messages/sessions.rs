@@ -111,6 +111,12 @@ pub struct ReadContentRequest {
     /// Its digest.
     #[prost(string, tag = "1")]
     pub digest: String,
+    /// From which byte.
+    #[prost(int64, tag = "2")]
+    pub offset: i64,
+    /// How many bytes; 0 for all.
+    #[prost(int64, tag = "3")]
+    pub size: i64,
 }
 
 /// Bytes of a blob.

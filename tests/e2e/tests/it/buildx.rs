@@ -17,7 +17,7 @@ pub(crate) struct Plugged<'a> {
     /// Where it is pointed.
     pub(crate) at: At<'a>,
     /// Its configuration, where the plugins are.
-    config: TempDir,
+    pub(crate) config: TempDir,
 }
 
 /// Runs `test` with docker's command line and its plugins; reports a skip where there is none.
@@ -32,16 +32,21 @@ pub(crate) fn plugged(test: impl Fn(&Plugged<'_>)) {
     test(&Plugged::of(&daemon));
 }
 
+/// A configuration with the plugins.
+pub(crate) fn plugins() -> TempDir {
+    let config = tempfile::tempdir().unwrap();
+    let plugins = config.path().join("cli-plugins");
+    fs::create_dir(&plugins).unwrap();
+    for plugin in ["docker-buildx", "docker-compose"] {
+        symlink(paths::docker_plugin(plugin).unwrap().join(plugin), plugins.join(plugin)).unwrap();
+    }
+    config
+}
+
 impl Plugged<'_> {
     /// Docker's command line at a daemon.
     pub(crate) fn of(daemon: &Daemon) -> Plugged<'_> {
-        let config = tempfile::tempdir().unwrap();
-        let plugins = config.path().join("cli-plugins");
-        fs::create_dir(&plugins).unwrap();
-        for plugin in ["docker-buildx", "docker-compose"] {
-            symlink(paths::docker_plugin(plugin).unwrap().join(plugin), plugins.join(plugin)).unwrap();
-        }
-        Plugged { at: At { daemon, cli: Cli::Docker }, config }
+        Plugged { at: At { daemon, cli: Cli::Docker }, config: plugins() }
     }
 
     pub(crate) fn command(&self, line: &str) -> Command {

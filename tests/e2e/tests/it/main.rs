@@ -28,6 +28,7 @@ mod build_stages;
 mod buildx;
 mod buildx_attestations;
 mod buildx_contexts;
+mod buildx_history;
 mod buildx_platforms;
 mod cgroup2;
 mod checkpoint;

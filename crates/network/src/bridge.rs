@@ -85,15 +85,11 @@ pub(crate) fn plan(
     let IpAddr::V4(address) = gateway.address else {
         return Err(NetworkError::NoSubnet { family: "IPv4", in_the_way: None });
     };
-    let guarded = record.as_ref().is_some_and(|record| record.guards_forwarding);
-    let guarded_of_ipv6 = record.as_ref().is_some_and(|record| record.guards_forwarding_of_ipv6);
     Ok(BridgeRecord {
         id: record.as_ref().map_or_else(stdx::id::random_hex::<32>, |record| record.id.clone()),
         gateway: address,
         prefix: gateway.prefix,
         of_ipv6,
-        guards_forwarding: guarded || config.ip_forward && !is_on(FORWARDING)?,
-        guards_forwarding_of_ipv6: guarded_of_ipv6,
     })
 }
 
@@ -181,10 +177,12 @@ pub(crate) fn shut_to_ipv6(bridge: &str) -> Result<(), NetworkError> {
 /// The settings that let packets through. To be called when the packet filter guards them already.
 pub(crate) fn open_settings(config: &Config) -> Result<(), NetworkError> {
     open_loopback(&config.bridge_name())?;
-    if config.ip_forward && !is_on(FORWARDING)? {
-        set(FORWARDING)?;
-    }
-    Ok(())
+    if needs_forwarding(config)? { set(FORWARDING) } else { Ok(()) }
+}
+
+/// Whether IPv4 is not forwarded so far, and shall be.
+pub(crate) fn needs_forwarding(config: &Config) -> Result<bool, NetworkError> {
+    Ok(config.ip_forward && !is_on(FORWARDING)?)
 }
 
 /// Likewise for IPv6, once a network has such addresses.
@@ -192,7 +190,7 @@ pub(crate) fn open_settings_of_ipv6(config: &Config) -> Result<(), NetworkError>
     if needs_forwarding_of_ipv6(config)? { set(FORWARDING_OF_IPV6) } else { Ok(()) }
 }
 
-/// Whether IPv6 is not forwarded so far, and shall be.
+/// Likewise of IPv6.
 pub(crate) fn needs_forwarding_of_ipv6(config: &Config) -> Result<bool, NetworkError> {
     Ok(config.ip_forward && !is_on(FORWARDING_OF_IPV6)?)
 }

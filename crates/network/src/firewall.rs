@@ -8,14 +8,14 @@
 //!   output       output: the same for this machine's own packets
 //!   arrive       where `forward` marks what it accepts: nobody else's packet goes on with that mark, see `foreign`
 //!   forward      what enters or leaves the bridges, and nothing from one to another; before all others
-//!   guard        where we switched forwarding on: nothing else is forwarded
+//!   guard        where we switched forwarding on: nothing else is forwarded; stays when all else goes, with `arrive` and `unmark`
 //!   masquerade   postrouting: containers leave with the host's address, and so does what returns to its bridge
 //!   unmark       postrouting, likewise: the mark goes again
 //!   maps: addresses (protocol . address . port), ports (protocol . port) -> container's address . port
 //!         links (who links . whom . protocol . port) -> itself: what passes between neighbours who are else strangers
 //!         opened (protocol . container's address . port) -> itself: what passes to networks of the mode `routed`
 //! ```
-//! The table `ip6 longshore-<key>` is there while a network has addresses of IPv6, and changes in the same transactions. It is
+//! The table `ip6 longshore-<key>` is there while a network has addresses of IPv6, or for `guard`, and changes in the same transactions. It is
 //! the same but for the loopback addresses: packets from and to ::1 enter by no link, the kernel sees to that, not even answers that
 //! were translated. So nothing to ::1 is redirected: the relay serves it, or a connection to a published port there is refused (`refuse`, at
 //! output) instead of waiting for ever: clients that try it first, for `localhost`, go on to 127.0.0.1.
@@ -27,6 +27,7 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink::nft::expression::{self as rule, Verdict};
+use netlink::nft::guest::{ForwardChain, TableFamily};
 use netlink::nft::{self, ChainKind, Element, Expression, Family, Field, Hook, Map, Transaction};
 use netlink::{NetlinkError, Protocol as Netlink, Socket, conntrack};
 
@@ -35,7 +36,7 @@ use crate::egress::Egress;
 use crate::foreign::{Due, Foreign, ForeignChain, MARK};
 use crate::options::GatewayMode;
 use crate::ports::{Protocol, Published};
-use crate::record::BridgeRecord;
+use crate::record::{BridgeRecord, Forwarding};
 use crate::subnet::Subnet;
 use crate::user::UserNetwork;
 
@@ -47,6 +48,7 @@ const BY_PORT: &str = "ports";
 const OPENED: &str = "opened";
 /// Likewise.
 const LINKS: &str = "links";
+const GUARD: &str = "guard";
 
 /// Before connection tracking (NF_IP_PRI_RAW).
 const PRIORITY_RAW: i32 = -300;
@@ -75,8 +77,7 @@ pub(crate) struct Rules {
     pub(crate) links: Vec<LinkedPort>,
     /// Whether nobody serves [::1].
     pub(crate) refuses_loopback: bool,
-    pub(crate) guards_forwarding: bool,
-    pub(crate) guards_forwarding_of_ipv6: bool,
+    pub(crate) guarded: Forwarding,
 }
 
 /// What the rules for one bridge depend on.
@@ -121,6 +122,8 @@ pub(crate) struct Firewall {
     stands_of_ipv6: Option<bool>,
     /// Whether what is accepted is marked.
     marks: bool,
+    /// Whether this process has written all of it, and not the guard alone.
+    is_whole: bool,
     foreign: Foreign,
     egress: Egress,
     /// The links that are open.
@@ -166,7 +169,17 @@ impl Firewall {
         let foreign = Foreign::new(table.clone(), host_firewall);
         let (socket, egress) = (Socket::open(Netlink::Netfilter)?, Egress::new(&table));
         let (links, trusting) = (HashSet::new(), Vec::new());
-        Ok(Firewall { socket, table, stands_of_ipv6: None, marks: false, foreign, egress, links, trusting })
+        Ok(Firewall {
+            socket,
+            table,
+            stands_of_ipv6: None,
+            marks: false,
+            is_whole: false,
+            foreign,
+            egress,
+            links,
+            trusting,
+        })
     }
 
     /// Begins to listen to what others change.
@@ -212,15 +225,12 @@ impl Firewall {
     }
 
     fn replace_own(&mut self, rules: &Rules, redirections: &[Redirection], marks: bool) -> Result<(), NetlinkError> {
-        let with_ipv6 = rules.has_ipv6();
-        // A kernel without IPv6 would refuse it all.
-        let families = if with_ipv6 || self.stands_of_ipv6()? { &FAMILIES[..] } else { &FAMILIES[..1] };
+        // The guard meets what stays on a bridge, too, where the kernel shows that to filters: our own rules mark it.
+        let with_ipv6 = rules.has_ipv6() || rules.guarded.ipv6;
+        let families = self.families(with_ipv6)?;
         let mut change = Transaction::new(&self.table);
         for family in families {
-            change.on(*family);
-            // Creating it first makes deleting it succeed.
-            change.create_table();
-            change.delete_table();
+            begin_anew(&mut change, *family);
             if *family == Family::Ipv4 || with_ipv6 {
                 change.create_table();
                 rules.write(&mut change, *family, marks);
@@ -235,26 +245,50 @@ impl Firewall {
         self.links = rules.links.iter().copied().collect();
         self.stands_of_ipv6 = Some(with_ipv6);
         self.marks = marks;
+        self.is_whole = true;
         Ok(())
     }
 
-    pub(crate) fn remove(&mut self) -> Result<(), NetlinkError> {
+    /// Removes all but the guard.
+    pub(crate) fn remove(&mut self, guarded: Forwarding) -> Result<(), NetlinkError> {
         let guests = self.foreign.remove(&mut self.socket);
         let egress = self.egress.remove(&mut self.socket);
-        self.remove_own().and(guests).and(egress)
+        self.leave_guard(guarded).and(guests).and(egress)
     }
 
-    fn remove_own(&mut self) -> Result<(), NetlinkError> {
-        let families = if self.stands_of_ipv6()? { &FAMILIES[..] } else { &FAMILIES[..1] };
+    /// Guards what an earlier daemon has switched on, unless all else is there by now, too.
+    pub(crate) fn guard_alone(&mut self, guarded: Forwarding) -> Result<(), NetlinkError> {
+        if guarded.is_any() && !self.is_whole { self.leave_guard(guarded) } else { Ok(()) }
+    }
+
+    /// Leaves of our own tables the guard, where there is to be one.
+    fn leave_guard(&mut self, guarded: Forwarding) -> Result<(), NetlinkError> {
+        let families = self.families(guarded.ipv6)?;
         let mut change = Transaction::new(&self.table);
         for family in families {
-            change.on(*family);
-            change.create_table();
-            change.delete_table();
+            begin_anew(&mut change, *family);
+            write_guard_alone(&mut change, *family, guarded);
         }
         change.commit(&mut self.socket)?;
-        self.stands_of_ipv6 = Some(false);
+        self.stands_of_ipv6 = Some(guarded.ipv6);
+        self.marks = guarded.is_any();
+        self.is_whole = false;
         Ok(())
+    }
+
+    /// Of which family a guard of ours stands, perhaps an earlier daemon's.
+    pub(crate) fn guarded(&mut self) -> Result<Forwarding, NetlinkError> {
+        let chains = nft::guest::forward_chains(&mut self.socket)?;
+        let guards = |family| {
+            let is_guard = |one: &ForwardChain| one.family == family && one.table == self.table && one.name == GUARD;
+            chains.iter().any(is_guard)
+        };
+        Ok(Forwarding { ipv4: guards(TableFamily::Ip), ipv6: guards(TableFamily::Ip6) })
+    }
+
+    /// Those of which a table of ours is, or is to be. A kernel without IPv6 would refuse it all.
+    fn families(&mut self, with_ipv6: bool) -> Result<&'static [Family], NetlinkError> {
+        Ok(if with_ipv6 || self.stands_of_ipv6()? { &FAMILIES[..] } else { &FAMILIES[..1] })
     }
 
     /// Whether there is a table of IPv6, perhaps an earlier daemon's.
@@ -335,7 +369,7 @@ impl Rules {
 
     /// Whether what is accepted is marked: for the chains of others, or for our own guard.
     fn mark(&self, for_others: bool) -> bool {
-        for_others || self.guards_forwarding || self.guards_forwarding_of_ipv6
+        for_others || self.guarded.is_any()
     }
 
     fn write(&self, change: &mut Transaction<'_>, family: Family, marks: bool) {
@@ -374,24 +408,52 @@ impl Rules {
             append(change, "forward", &[&rule::interface_in(&one.bridge, true), &accept]);
         }
         if marks {
-            // Whoever else sets this bit would pass every chain in which a rule of ours is, and the guard.
-            for (chain, hook, priority) in
-                [("arrive", Hook::Forward, PRIORITY_ARRIVE), ("unmark", Hook::Postrouting, PRIORITY_UNMARK)]
-            {
-                change.create_chain(chain, ChainKind::Filter, hook, priority);
-                append(change, chain, &[&rule::has_mark(MARK), &rule::clear_mark(MARK)]);
-            }
+            write_unmarking(change);
         }
-        let guards = match family {
-            Family::Ipv4 => self.guards_forwarding,
-            Family::Ipv6 => self.guards_forwarding_of_ipv6,
-        };
-        if guards {
-            // A policy, by which other instances of ours know that they have to mark what is theirs.
-            change.create_dropping_chain("guard", Hook::Forward, PRIORITY_GUARD);
-            append(change, "guard", &[&rule::has_mark(MARK), &ACCEPT]);
+        if is_guarded(self.guarded, family) {
+            write_guard(change);
         }
     }
+}
+
+/// Begins a table of ours anew, which is not there then.
+fn begin_anew(change: &mut Transaction<'_>, family: Family) {
+    change.on(family);
+    // Creating it first makes deleting it succeed.
+    change.create_table();
+    change.delete_table();
+}
+
+fn is_guarded(guarded: Forwarding, family: Family) -> bool {
+    match family {
+        Family::Ipv4 => guarded.ipv4,
+        Family::Ipv6 => guarded.ipv6,
+    }
+}
+
+/// All of a table whose containers are gone, where there is to be one.
+fn write_guard_alone(change: &mut Transaction<'_>, family: Family, guarded: Forwarding) {
+    if is_guarded(guarded, family) {
+        change.create_table();
+        write_unmarking(change);
+        write_guard(change);
+    }
+}
+
+/// Whoever else sets our bit would pass every chain in which a rule of ours is, and the guard.
+fn write_unmarking(change: &mut Transaction<'_>) {
+    for (chain, hook, priority) in
+        [("arrive", Hook::Forward, PRIORITY_ARRIVE), ("unmark", Hook::Postrouting, PRIORITY_UNMARK)]
+    {
+        change.create_chain(chain, ChainKind::Filter, hook, priority);
+        append(change, chain, &[&rule::has_mark(MARK), &rule::clear_mark(MARK)]);
+    }
+}
+
+/// A policy, by which other instances of ours know that they have to mark what is theirs.
+fn write_guard(change: &mut Transaction<'_>) {
+    change.create_dropping_chain(GUARD, Hook::Forward, PRIORITY_GUARD);
+    append(change, GUARD, &[&rule::has_mark(MARK), &ACCEPT]);
 }
 
 impl BridgeRules {

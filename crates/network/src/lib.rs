@@ -23,7 +23,8 @@
 //!
 //! On disk, in a directory that a reboot empties (tmpfs), nothing synced:
 //! ```text
-//! <state_dir>/bridge.json            the network's id and subnet, and whether we switched forwarding on
+//! <state_dir>/bridge.json            the network's id and subnet
+//! <state_dir>/forwarding.json        whether we switched forwarding on, and so guard it until the reboot
 //! <state_dir>/endpoints/<container>  its endpoints: addresses, links, published ports
 //! ```
 //! and synced, for good, `<data_dir>/networks.redb`: the networks that users made. Their bridges are made again at start.

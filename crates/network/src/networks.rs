@@ -14,7 +14,6 @@ mod users;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use netlink::link::{self, Link, Mac};
@@ -32,7 +31,7 @@ use crate::firewalld::Firewalld;
 use crate::options::GatewayMode;
 use crate::parent::{Lent, ParentDriver};
 use crate::ports::{PortRequest, Protocol as Transport, Published};
-use crate::record::{BridgeRecord, EndpointRecord, Records, SandboxRecord};
+use crate::record::{BridgeRecord, EndpointRecord, Forwarding, Records, SandboxRecord};
 use crate::relays::Relays;
 use crate::sandbox::{Plan, Pool, Room};
 use crate::subnet::Subnet;
@@ -213,8 +212,8 @@ pub struct Networks {
     state: Mutex<Endpoints>,
     /// Whether this machine has IPv6 at all, once somebody asked.
     ipv6: OnceLock<bool>,
-    /// As in the record of the bridge; it becomes true with the first network of IPv6.
-    guards_forwarding_of_ipv6: AtomicBool,
+    /// As in its record. Taken last.
+    guarded: Mutex<Forwarding>,
 }
 
 /// What stands in the kernel once somebody needed it.
@@ -353,7 +352,7 @@ impl Networks {
             wired: Mutex::new(None),
             state: Mutex::new(state),
             ipv6: OnceLock::new(),
-            guards_forwarding_of_ipv6: AtomicBool::new(false),
+            guarded: Mutex::new(records.guarded()?),
             records,
             config,
         })
@@ -379,8 +378,11 @@ impl Networks {
             // Whose ports a relay serves may have gone with all else.
             relaying::settle(self);
         }
-        if nothing || lock(&self.wired).is_some() {
+        if lock(&self.wired).is_some() {
             return Ok(());
+        }
+        if nothing {
+            return guard_alone(self);
         }
         self.records.sweep()?;
         let known = self.state().interfaces();
@@ -447,8 +449,9 @@ impl Networks {
         Some(self.place_of(&record))
     }
 
-    /// Ends the making of sandboxes and, where no container is left, removes bridges and packet filter. The last call, and
-    /// not while a join is under way.
+    /// Ends the making of sandboxes and, where no container is left, removes bridges and packet filter. Where we have switched
+    /// forwarding on the guard stays: whoever began to forward since then, as we do not know, would have none if we switched it off.
+    /// The last call, and not while a join is under way.
     pub fn close(&self) -> Result<(), NetworkError> {
         let wired = lock(&self.wired).take();
         // Ends the thread, and with it the last owner of namespaces without a container.
@@ -460,7 +463,7 @@ impl Networks {
         self.firewalld.want([]);
         self.firewalld.settle();
         self.firewalld.stop();
-        lock(&self.firewall).remove()?;
+        lock(&self.firewall).remove(*lock(&self.guarded))?;
         if self.config.bridge.is_none() {
             remove_link(self, &self.config.bridge_name())?;
         }
@@ -478,16 +481,21 @@ impl Networks {
         let joined = self.state().records().any(|record| record.on(DEFAULT).is_some());
         let record = bridge::plan(&self.config, self.records.bridge()?, joined, &self.users.subnets(), route)?;
         self.records.write_bridge(&record)?;
-        self.guards_forwarding_of_ipv6.store(record.guards_forwarding_of_ipv6, Ordering::Relaxed);
         Ok(record)
     }
 
-    /// Where IPv6 is about to be forwarded for the first time, nothing but ours shall be. Before the table is written.
-    fn guard_ipv6(&self, default: &BridgeRecord) -> Result<(), NetworkError> {
-        if have_ipv6(self, default) && bridge::needs_forwarding_of_ipv6(&self.config)? {
-            let record = BridgeRecord { guards_forwarding_of_ipv6: true, ..default.clone() };
-            self.records.write_bridge(&record)?;
-            self.guards_forwarding_of_ipv6.store(true, Ordering::Relaxed);
+    /// Where a family is about to be forwarded for the first time, nothing but ours shall be; nor where a guard is `standing`, whose
+    /// record may be lost. Before the table is written.
+    fn guard(&self, default: &BridgeRecord, standing: Forwarding) -> Result<(), NetworkError> {
+        let mut guarded = lock(&self.guarded);
+        let forwards_ipv6 = have_ipv6(self, default);
+        let wanted = Forwarding {
+            ipv4: guarded.ipv4 || standing.ipv4 || bridge::needs_forwarding(&self.config)?,
+            ipv6: guarded.ipv6 || standing.ipv6 || forwards_ipv6 && bridge::needs_forwarding_of_ipv6(&self.config)?,
+        };
+        if wanted != *guarded {
+            self.records.write_guarded(wanted)?;
+            *guarded = wanted;
         }
         Ok(())
     }
@@ -512,7 +520,8 @@ impl Networks {
         for network in self.users.all() {
             self.state().set_network(&network.id, network.addresses());
         }
-        self.guard_ipv6(&record)?;
+        let standing = lock(&self.firewall).guarded()?;
+        self.guard(&record, standing)?;
         self.replace_table(&record)?;
         bridge::open_settings(&self.config)?;
         if have_ipv6(self, &record) {
@@ -555,8 +564,7 @@ impl Networks {
             bridges: std::iter::once(BridgeRules::new(&self.config, default)).chain(users).collect(),
             links: links::open(self),
             refuses_loopback: !relaying::leads_from_loopback(self),
-            guards_forwarding: default.guards_forwarding,
-            guards_forwarding_of_ipv6: self.guards_forwarding_of_ipv6.load(Ordering::Relaxed),
+            guarded: *lock(&self.guarded),
         }
     }
 
@@ -614,6 +622,13 @@ pub fn enter(networks: &Networks, container: &str, namespace: BorrowedFd<'_>) ->
         networks.state().enter(container, room.socket);
     }
     Ok(())
+}
+
+/// Guards what an earlier daemon has switched on, while nothing else is needed.
+fn guard_alone(networks: &Networks) -> Result<(), NetworkError> {
+    let mut firewall = lock(&networks.firewall);
+    let guarded = *lock(&networks.guarded);
+    Ok(firewall.guard_alone(guarded)?)
 }
 
 /// What a container had of this machine's comes back with the end of its namespace, if it is hardware.

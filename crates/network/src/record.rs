@@ -256,11 +256,22 @@ pub(crate) struct BridgeRecord {
     /// Likewise of IPv6, where the bridge has such addresses.
     #[serde(default)]
     pub(crate) of_ipv6: Option<Subnet>,
-    /// Whether forwarding was off until we switched it on, so that we keep this machine from routing for others.
-    pub(crate) guards_forwarding: bool,
-    /// Likewise of IPv6, which we switch on for the first network with such addresses.
-    #[serde(default)]
-    pub(crate) guards_forwarding_of_ipv6: bool,
+}
+
+/// Of which family forwarding was off until we switched it on, so that we keep this machine from routing for others. That stays so
+/// until it starts anew, whether or not containers are there: forwarding, too, stays on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Forwarding {
+    pub(crate) ipv4: bool,
+    /// Which is switched on for the first network with such addresses.
+    pub(crate) ipv6: bool,
+}
+
+impl Forwarding {
+    /// Any of them.
+    pub(crate) fn is_any(self) -> bool {
+        self.ipv4 || self.ipv6
+    }
 }
 
 impl BridgeRecord {
@@ -326,6 +337,15 @@ impl Records {
 
     pub(crate) fn remove_bridge(&self) -> Result<(), NetworkError> {
         remove(&self.directory.join("bridge.json"))
+    }
+
+    /// None where nobody has switched anything on.
+    pub(crate) fn guarded(&self) -> Result<Forwarding, NetworkError> {
+        Ok(load(&self.directory.join("forwarding.json"))?.unwrap_or_default())
+    }
+
+    pub(crate) fn write_guarded(&self, guarded: Forwarding) -> Result<(), NetworkError> {
+        self.write(&self.directory.join("forwarding.json"), &guarded)
     }
 
     fn endpoint(&self, container: &str) -> PathBuf {

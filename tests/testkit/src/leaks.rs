@@ -120,9 +120,21 @@ fn network(key: &str) -> Result<Vec<String>> {
     // Without the program there are no tables that a test could have made.
     if let Ok(tables) = Command::new("nft").args(["list", "tables"]).output() {
         let tables = String::from_utf8_lossy(&tables.stdout).into_owned();
-        found.extend(tables.lines().filter(|line| line.ends_with(&format!(" longshore-{key}"))).map(str::to_owned));
+        let ours = tables.lines().filter(|line| line.ends_with(&format!(" longshore-{key}")));
+        found.extend(ours.filter(|table| !is_guard(table)).map(str::to_owned));
     }
     Ok(found)
+}
+
+/// Whether a table (`table ip longshore-<key>`) is but the guard, which stays where the instance has switched forwarding on.
+fn is_guard(table: &str) -> bool {
+    let args = ["list"].into_iter().chain(table.split(' '));
+    let Ok(rules) = Command::new("nft").args(args).output() else { return false };
+    let rules = String::from_utf8_lossy(&rules.stdout).into_owned();
+    let parts = rules.lines().filter_map(|line| line.trim().strip_suffix(" {")).skip(1);
+    let mut parts: Vec<_> = parts.collect();
+    parts.sort_unstable();
+    parts == ["chain arrive", "chain guard", "chain unmark"]
 }
 
 /// The mount points of a mountinfo text that lie below `root`, in the order of mounting.

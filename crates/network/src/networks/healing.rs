@@ -29,15 +29,18 @@ impl Healer {
     pub fn heal(&mut self, networks: &Networks) -> Result<(), NetworkError> {
         let wired = lock(&networks.wired).clone();
         let mut firewall = lock(&networks.firewall);
+        let guarded = *lock(&networks.guarded);
         // Where that fails everything may be different.
         let told = firewall.told(&mut self.watch);
         self.due = self.due.max(*told.as_ref().unwrap_or(&Due::Rewrite));
-        // Without it nothing of ours is there; whoever needs it first writes everything.
+        // Without it nothing of ours is there but a guard, perhaps; whoever needs it first writes everything.
         if let Some(wired) = wired {
             firewall.heal(self.due, &networks.rules(&wired.record), || networks.state().redirections())?;
             if self.due == Due::Rewrite {
                 firewall.replace_egress()?;
             }
+        } else if self.due == Due::Rewrite {
+            firewall.guard_alone(guarded)?;
         }
         if self.due != Due::Nothing {
             networks.firewalld.look();

@@ -14,6 +14,7 @@ use crate::driver::{Driver, DriverKind};
 use crate::egress::EgressPolicy;
 use crate::error::{CreateError, NetworkError, RemoveError};
 use crate::parent::{ParentDriver, ParentError};
+use crate::record::Forwarding;
 use crate::store::Store;
 use crate::subnet::{self, Subnet};
 use crate::template;
@@ -166,7 +167,7 @@ impl Networks {
         let made = made.and_then(|index| {
             self.users.insert(Arc::clone(&network), index);
             self.state().set_network(&network.id, network.addresses());
-            self.guard_ipv6(&wired.record)?;
+            self.guard(&wired.record, Forwarding::default())?;
             self.replace_table(&wired.record)?;
             // The table guards what this lets through.
             if self.users.have_ipv6() { bridge::open_settings_of_ipv6(&self.config) } else { Ok(()) }

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use network::{Config, CreateError, DEFAULT, Joined, Networks};
 
-use crate::ipv6::{MACHINE_6, NEIGHBOUR_6, on_a_machine_of_both, wish};
+use crate::ipv6::{FORWARDING_6, MACHINE_6, NEIGHBOUR_6, on_a_machine_of_both, wish};
 use crate::lab::*;
 
 /// A bridge with that network of IPv6.
@@ -30,6 +30,7 @@ fn routes(joined: &Joined, family: &str) -> String {
 #[test]
 fn privileged_the_default_bridge_has_ipv6_where_that_is_asked_for() {
     on_a_machine_of_both(|lab| {
+        std::fs::write(FORWARDING_6, "1").unwrap();
         let networks = open(&config(&lab), &[]);
         let one = networks.join(&request("one", &[publish(None, 8080, 80)])).unwrap();
         let shown = networks.network().unwrap().of_ipv6.map(|(subnet, gateway)| format!("{subnet} {gateway}"));

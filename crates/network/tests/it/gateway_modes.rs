@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 
 use network::{EndpointRequest, Joined, PortRequest, Protocol, UserNetworkRequest};
 
-use crate::ipv6::{MACHINE_6, NEIGHBOUR_6, on, on_a_machine_of_both, wish};
+use crate::ipv6::{FORWARDING_6, MACHINE_6, NEIGHBOUR_6, on, on_a_machine_of_both, wish};
 use crate::lab::*;
 
 fn modes(ipv4: &str, ipv6: &str) -> BTreeMap<String, String> {
@@ -213,6 +213,7 @@ fn privileged_ports_follow_a_container_between_modes() {
 #[test]
 fn privileged_open_ports_outlive_the_daemon_and_leave_nothing() {
     on_a_machine_of_both(|lab| {
+        std::fs::write(FORWARDING_6, "1").unwrap();
         let networks = lab.networks();
         route_to(&lab, &["10.7.0.0/24", "fd07::/64"]);
         let network = networks.create(routed("r", "10.7.0.0/24", "fd07::/64")).unwrap();

@@ -12,6 +12,7 @@ use crate::lab::*;
 pub(crate) const MACHINE_6: Ipv6Addr = Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 1);
 pub(crate) const NEIGHBOUR_6: Ipv6Addr = Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 2);
 const HOME_6: Ipv6Addr = Ipv6Addr::LOCALHOST;
+pub(crate) const FORWARDING_6: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
 
 /// As `on_a_machine`, with addresses of IPv6 on the link to the second host.
 pub(crate) fn on_a_machine_of_both(test: impl FnOnce(Lab) + Send + 'static) {
@@ -245,6 +246,8 @@ fn privileged_networks_of_ipv6_outlive_the_daemon_and_leave_nothing() {
     on_a_machine_of_both(|lab| {
         let mut config = lab.config();
         config.data_dir = lab.directory.path().join("data");
+        // Where it is none we leave a guard.
+        std::fs::write(FORWARDING_6, "1").unwrap();
         let networks = Networks::open(config.clone()).unwrap();
         networks.reconcile(&[]).unwrap();
         assert!(!run(&["nft", "list", "tables"]).contains("ip6"));
@@ -324,15 +327,26 @@ fn privileged_a_machine_that_was_no_router_becomes_none_for_others() {
             std::net::TcpListener::bind("[fd0a::2]:80").unwrap()
         });
         let networks = lab.networks();
-        let forwarding =
-            || std::fs::read_to_string("/proc/sys/net/ipv6/conf/all/forwarding").unwrap().trim().to_owned();
-        std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "0").unwrap();
+        let forwarding = || std::fs::read_to_string(FORWARDING_6).unwrap().trim().to_owned();
+        std::fs::write(FORWARDING_6, "0").unwrap();
         networks.create(UserNetworkRequest { name: "a".to_owned(), ..UserNetworkRequest::default() }).unwrap();
         assert_eq!(forwarding(), "0", "nobody needs it");
-        networks.create(wish("b", "", "")).unwrap();
+        let network = networks.create(wish("b", "", "")).unwrap();
         assert_eq!(forwarding(), "1");
         let target: Ipv6Addr = "fd0a::2".parse().unwrap();
-        assert!(inside(lab.second.as_fd(), || is_unreachable(target, 80)));
+        let is_guarded = || inside(lab.second.as_fd(), || is_unreachable(target, 80));
+        assert!(is_guarded());
+        // Nor when the last network of IPv6 goes, when the daemon goes, and when the next one comes.
+        networks.remove(&network.id).unwrap();
+        assert!(is_guarded());
+        networks.close().unwrap();
+        assert!(is_guarded());
+        assert_eq!(chains_left("ip6"), ["arrive", "guard", "unmark"]);
+        let networks = lab.networks();
+        networks.prepare().unwrap();
+        assert!(is_guarded());
+        networks.create(wish("c", "", "")).unwrap();
+        assert!(is_guarded());
         run(&["nft", "delete", "table", "ip6", "longshore-0123abcd"]);
         inside(lab.second.as_fd(), || reach(&server, target, 80)).unwrap();
     });

@@ -25,6 +25,8 @@ pub(crate) fn on_a_machine(test: impl FnOnce(Lab) + Send + 'static) {
     let thread = std::thread::spawn(|| {
         sys::namespace::unshare(UnshareFlags::NEWNET).unwrap();
         sys::network::loopback_up().unwrap();
+        // Whatever the machine of the tests is: where we switch it on ourselves something stays.
+        setting("ip_forward", "1");
         let second = host_behind("up0", MACHINE, NEIGHBOUR);
         test(Lab { second, directory: tempfile::tempdir().unwrap() });
     });
@@ -230,4 +232,14 @@ impl Drop for OwnedTable {
 
 pub(crate) fn setting(path: &str, value: &str) {
     fs::write(format!("/proc/sys/net/ipv4/{path}"), value).unwrap();
+}
+
+/// What the instance's table of a family has left when it has gone from a machine that it made a router.
+pub(crate) fn chains_left(family: &str) -> Vec<String> {
+    let rules = run(&["nft", "list", "table", family, "longshore-0123abcd"]);
+    assert!(!rules.contains("map "), "{rules}");
+    let chains = rules.lines().filter_map(|line| line.trim().strip_prefix("chain ")?.strip_suffix(" {"));
+    let mut chains: Vec<_> = chains.map(str::to_owned).collect();
+    chains.sort();
+    chains
 }

@@ -145,6 +145,46 @@ fn privileged_forwarding_for_others_stays_off_where_it_was() {
 }
 
 #[test]
+fn privileged_a_machine_that_we_made_a_router_stays_guarded_behind_us() {
+    on_a_machine(|lab| {
+        setting("ip_forward", "0");
+        let third = Ipv4Addr::new(10, 8, 0, 2);
+        let behind = host_behind("other", Ipv4Addr::new(10, 8, 0, 1), third);
+        let far = inside(behind.as_fd(), || TcpListener::bind((third, 80)).unwrap());
+        let is_guarded = || inside(lab.second.as_fd(), || is_unreachable(third, 80));
+        let in_and_out = |networks: &Networks| {
+            let one = networks.join(&request("one", &[])).unwrap();
+            inside(one.namespace.as_fd(), || reach(&far, third, 80)).unwrap();
+            assert!(is_guarded());
+            networks.leave("one").unwrap();
+        };
+        let networks = lab.networks();
+        in_and_out(&networks);
+        networks.close().unwrap();
+        wait_until_links(0);
+        assert!(is_guarded(), "behind the daemon");
+        // Of all the rest nothing is left.
+        assert_eq!(chains_left("ip"), ["arrive", "guard", "unmark"]);
+        assert_eq!(run(&["nft", "list", "tables"]), "table ip longshore-0123abcd\n");
+        assert!(!lab.directory.path().join("network/bridge.json").exists());
+        // The record outlives a flush while nobody is there, the table the loss of the record.
+        run(&["nft", "flush", "ruleset"]);
+        inside(lab.second.as_fd(), || reach(&far, third, 80)).unwrap();
+        let networks = lab.networks();
+        assert!(is_guarded(), "the next daemon, of which nobody wants anything");
+        assert!(!run(&["ip", "-o", "link"]).contains("ls0123abcd"));
+        networks.close().unwrap();
+        assert!(is_guarded());
+        std::fs::write(lab.directory.path().join("network/forwarding.json"), "{").unwrap();
+        let networks = lab.networks();
+        in_and_out(&networks);
+        networks.close().unwrap();
+        assert!(is_guarded());
+        in_and_out(&lab.networks());
+    });
+}
+
+#[test]
 fn privileged_without_icc_containers_are_strangers() {
     on_machines_with_and_without_bridge_filter(|lab| {
         let networks = Networks::open(Config { icc: false, ..lab.config() }).unwrap();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use buildkit_api::status::Status;
-use engine::ops::build::{BuildLine, Building, Findings, PartEvent};
+use engine::ops::build::{BuildLine, Building, Findings, Held, PartEvent};
 
 use super::build::Build;
 use super::failure::{self, Place};
@@ -20,6 +20,8 @@ pub(super) struct Followed {
     pub(super) image: Option<String>,
     /// What checks found.
     pub(super) findings: Findings,
+    /// What keeps its steps here until the client has had them.
+    pub(super) held: Option<Held>,
 }
 
 /// Tells how a build gets on, to its end; and what checks find, where that is said of a part of the build.
@@ -60,6 +62,7 @@ pub(super) async fn follow(
         }
     }
     followed.image = building.image.take();
+    followed.held = building.held.take();
     Ok(followed)
 }
 

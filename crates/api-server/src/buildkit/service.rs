@@ -160,11 +160,16 @@ impl BuildService {
     async fn solve(&self, request: SolveRequest) -> Result<Reply, Status> {
         let (frontend, attributes) = (request.frontend.clone(), request.frontend_attributes.clone());
         let has_definition = request.definition.is_some();
+        // The host's network is known only with what else is wanted.
+        let refused = request.entitlements.iter().find(|name| *name != "network.host").cloned();
         let (build, returned) = Build::new(request);
         // From here on a client that asks how it goes is told, whatever becomes of it.
         let listed = self.kit.builds.list(build)?;
         if has_definition {
             return Err(not_yet("a definition of operations (LLB)"));
+        }
+        if let Some(name) = refused {
+            return Err(said(format!("granting entitlement {name} is not allowed by build daemon configuration")));
         }
         let wanted = outputs::parse(&listed.build.exporters)?;
         let outcome = match frontend.as_str() {
@@ -251,6 +256,7 @@ impl BuildService {
         let building =
             build::start(&self.engine, options, Input::Local(local), named, client).map_err(|err| failed(&err))?;
         let followed = follow(build, building, place, Some(&part)).await?;
+        build.hold(followed.held);
         let image = followed.image.ok_or_else(|| said("no image was built"))?;
         Ok(Solved::Image(Outcome { image, platform, time }))
     }

@@ -13,6 +13,7 @@
 //! somebody's files) is not.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -31,6 +32,34 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
             // The runtime is shutting down: whoever waits here is about to be dropped at this very point.
             Err(_) => std::future::pending().await,
         },
+    }
+}
+
+/// The same for work that may take as long as somebody else likes: it is told when nobody waits for it any more, and asks now
+/// and then.
+pub async fn abandonable<T: Send + 'static>(work: impl FnOnce(&Abandoned) -> T + Send + 'static) -> T {
+    let waiting = Waiting(Abandoned::default());
+    let abandoned = waiting.0.clone();
+    blocking(move || work(&abandoned)).await
+}
+
+/// Whether nobody waits any more for what is being done.
+#[derive(Clone, Debug, Default)]
+pub struct Abandoned(Arc<AtomicBool>);
+
+impl Abandoned {
+    /// Whether it is so by now.
+    pub fn is_so(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Held by who waits.
+struct Waiting(Abandoned);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -74,6 +103,23 @@ mod tests {
         let here = std::thread::current().id();
         let there = super::blocking(|| std::thread::current().id()).await;
         assert_ne!(here, there);
+    }
+
+    #[tokio::test]
+    async fn work_is_told_that_nobody_waits_any_more() {
+        let (begun, has_begun) = mpsc::channel();
+        let (sender, ended) = mpsc::channel();
+        let work = tokio::spawn(super::abandonable(move |abandoned| {
+            begun.send(()).unwrap();
+            while !abandoned.is_so() {
+                std::thread::yield_now();
+            }
+            sender.send(()).unwrap();
+        }));
+        super::blocking(move || has_begun.recv().unwrap()).await;
+        work.abort();
+        super::blocking(move || ended.recv().unwrap()).await;
+        assert!(super::abandonable(|abandoned| !abandoned.is_so()).await);
     }
 
     #[tokio::test]

@@ -77,6 +77,17 @@ impl Arguments {
         self.named.insert(arg.name.clone());
     }
 
+    /// The same as BuildKit does it: one that brings no value changes none. Answers whether it brings one.
+    pub fn add_value(&mut self, arg: &Arg) -> bool {
+        let has_value = |values: &BTreeMap<String, Option<String>>| values.get(&arg.name).is_some_and(Option::is_some);
+        let brings = arg.default.is_some() || has_value(&self.given) || has_value(&self.global);
+        match brings || !self.known.contains_key(&arg.name) {
+            true => self.add(arg),
+            false => drop(self.named.insert(arg.name.clone())),
+        }
+        brings
+    }
+
     /// Refuses more than any command could be given.
     pub fn check(&self) -> Result<(), Fault> {
         let sizes = self.global.iter().chain(&self.known);

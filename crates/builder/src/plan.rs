@@ -1,5 +1,6 @@
 //! Which stages are solved, and in which order.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use dockerfile::{Dockerfile, Instruction, Kind, Pair, expand};
@@ -44,6 +45,8 @@ pub struct PlannedStage {
     pub original: String,
     /// Its instructions.
     pub instructions: Vec<Instruction>,
+    /// What the stage that it begins with asks for (`ONBUILD`). What an image asks for is known when that is here.
+    pub triggers: Vec<Instruction>,
     /// How many of the last ones the user asked for beside the Dockerfile: their variables are none.
     pub added: usize,
 }
@@ -75,7 +78,7 @@ pub enum PlanError {
     #[error("base name ({0}) should not be blank")]
     BlankBase(String),
     /// The name of a base can be that of no image. BuildKit's sentence.
-    #[error("failed to parse stage name {name:?}: {source}")]
+    #[error("failed to parse stage name {name:?}")]
     BaseName {
         /// As it is named.
         name: String,
@@ -88,6 +91,28 @@ pub enum PlanError {
     /// A stage copies from one that does not exist.
     #[error("invalid from flag value {0}: index out of bounds")]
     FromNowhere(String),
+    /// The same in BuildKit's words.
+    #[error("invalid stage index {0}")]
+    StageIndex(usize),
+    /// A stage needs itself. BuildKit's sentence.
+    #[error("circular dependency detected on stage: {0}")]
+    Circular(String),
+    /// A stage copies from one behind it. BuildKit's sentence.
+    #[error("cannot copy from stage {from:?}, it needs to be defined before current stage {stage:?}")]
+    CopyFromLater {
+        /// As it is named.
+        from: String,
+        /// The stage that copies.
+        stage: String,
+    },
+    /// A command mounts one behind it. BuildKit's sentence.
+    #[error("cannot mount from stage {from:?} to {target:?}, stage needs to be defined before current command")]
+    MountFromLater {
+        /// As it is named.
+        from: String,
+        /// Where to.
+        target: String,
+    },
     /// There are no stages.
     #[error("No image was generated. Is your Dockerfile empty?")]
     NoStage,
@@ -111,7 +136,9 @@ pub fn plan(dockerfile: &Dockerfile, wanted: &Wanted, arguments: &Arguments) -> 
     let target = target(dockerfile, wanted)?;
     let mut names: BTreeMap<&str, usize> = BTreeMap::new();
     let (mut stages, mut needs) = (Vec::new(), Vec::new());
-    for (index, stage) in dockerfile.stages[..=target].iter().enumerate() {
+    // BuildKit looks at all stages, and names the one behind that another would copy from.
+    let considered = if wanted.same_names { &dockerfile.stages[..] } else { &dockerfile.stages[..=target] };
+    for (index, stage) in considered.iter().enumerate() {
         let lookup = |name: &str| arguments.global(name);
         let base = expand(&stage.base, dockerfile.escape, &lookup)?;
         let platform = expand(&stage.platform, dockerfile.escape, &lookup)?;
@@ -126,26 +153,38 @@ pub fn plan(dockerfile: &Dockerfile, wanted: &Wanted, arguments: &Arguments) -> 
             None if base == "scratch" => Base::Scratch,
             None => Base::Image(base),
         };
-        let mut needed: BTreeSet<usize> = sources(&stage.instructions, index, &names)?;
-        if let Base::Stage(other) = base {
-            needed.insert(other);
-        }
-        if !stage.name.is_empty() && names.insert(&stage.name, index).is_some() && !wanted.same_names {
-            return Err(PlanError::NameTaken(stage.name.clone()));
-        }
-        needs.push(needed);
-        stages.push(PlannedStage {
+        let asked_for = match base {
+            Base::Stage(other) => triggers(&dockerfile.stages[other].instructions),
+            _ => Vec::new(),
+        };
+        let stage_of = PlannedStage {
             index,
             name: stage.name.clone(),
             base,
             platform,
             original: stage.original.clone(),
             instructions: stage.instructions.clone(),
+            triggers: asked_for,
             added: 0,
-        });
+        };
+        if !wanted.same_names {
+            needs.push(needed(&stage_of, &names, &earlier(index))?);
+        }
+        stages.push(stage_of);
+        if !stage.name.is_empty() && names.insert(&stage.name, index).is_some() && !wanted.same_names {
+            return Err(PlanError::NameTaken(stage.name.clone()));
+        }
+    }
+    if wanted.same_names {
+        let any = any(stages.len());
+        needs = stages.iter().map(|stage| needed(stage, &names, &any)).collect::<Result<_, _>>()?;
     }
     let reached = reached(target, &needs);
+    if let Some(stage) = circle(&needs) {
+        return Err(PlanError::Circular(shown(&stages[stage])));
+    }
     stages.retain(|stage| reached.contains(&stage.index));
+    stages.iter().try_for_each(|stage| check_order(stage, &needs[stage.index]))?;
     if wanted.same_names {
         stages.iter().try_for_each(check_base)?;
     }
@@ -178,37 +217,117 @@ fn target(dockerfile: &Dockerfile, wanted: &Wanted) -> Result<usize, PlanError> 
     named.ok_or_else(|| PlanError::Target(name.to_owned()))
 }
 
-/// The stages whose files are copied or mounted.
-fn sources(
-    instructions: &[Instruction],
-    own: usize,
+/// What a stage asks of those that begin with it. What is no instruction is refused when its turn comes.
+fn triggers(instructions: &[Instruction]) -> Vec<Instruction> {
+    let asked_for = instructions.iter().filter_map(|instruction| match &instruction.kind {
+        Kind::OnBuild(trigger) => dockerfile::parse_trigger(trigger).ok(),
+        _ => None,
+    });
+    asked_for.collect()
+}
+
+/// A stage as it is named to people, who may not have named it.
+fn shown(stage: &PlannedStage) -> String {
+    if stage.name.is_empty() { format!("stage-{}", stage.index) } else { stage.name.clone() }
+}
+
+/// Which numbers of `--from` are a stage's in the stage of that number: those before it.
+fn earlier(own: usize) -> impl Fn(&str, usize) -> Result<(), PlanError> {
+    move |from, index| match index.cmp(&own) {
+        Ordering::Less => Ok(()),
+        Ordering::Equal => Err(PlanError::FromItself(from.to_owned())),
+        Ordering::Greater => Err(PlanError::FromNowhere(from.to_owned())),
+    }
+}
+
+/// The same with BuildKit: all that there are.
+fn any(stages: usize) -> impl Fn(&str, usize) -> Result<(), PlanError> {
+    move |_, index| if index < stages { Ok(()) } else { Err(PlanError::StageIndex(index)) }
+}
+
+/// What a stage takes of another one; nothing is said of the one that it begins with.
+#[derive(Clone, Debug, Default)]
+struct Taken {
+    from: String,
+    /// Where to that is mounted.
+    target: Option<String>,
+}
+
+/// What a stage needs, by number.
+type Needs = BTreeMap<usize, Taken>;
+
+/// Refuses what stands behind a stage that needs it.
+fn check_order(stage: &PlannedStage, needs: &Needs) -> Result<(), PlanError> {
+    match needs.range(stage.index + 1..).next() {
+        None => Ok(()),
+        Some((_, Taken { from, target: Some(target) })) => {
+            Err(PlanError::MountFromLater { from: from.clone(), target: target.clone() })
+        }
+        Some((_, Taken { from, target: None })) => {
+            Err(PlanError::CopyFromLater { from: from.clone(), stage: shown(stage) })
+        }
+    }
+}
+
+/// The stages that one begins with, and whose files are copied or mounted.
+fn needed(
+    stage: &PlannedStage,
     names: &BTreeMap<&str, usize>,
-) -> Result<BTreeSet<usize>, PlanError> {
-    let mut needed = BTreeSet::new();
-    for instruction in instructions {
-        let from: Vec<&str> = match &instruction.kind {
-            Kind::Copy(files) => vec![&files.from],
-            Kind::Run(run) => run.mounts.iter().map(|mount| mount.from.as_str()).collect(),
+    check: &dyn Fn(&str, usize) -> Result<(), PlanError>,
+) -> Result<Needs, PlanError> {
+    let mut needed = Needs::new();
+    if let Base::Stage(base) = stage.base {
+        needed.insert(base, Taken::default());
+    }
+    for instruction in stage.triggers.iter().chain(&stage.instructions) {
+        let from: Vec<(&str, Option<&str>)> = match &instruction.kind {
+            Kind::Copy(files) => vec![(&files.from, None)],
+            Kind::Run(run) => {
+                run.mounts.iter().map(|mount| (mount.from.as_str(), Some(mount.target.as_str()))).collect()
+            }
             _ => continue,
         };
-        for from in from.into_iter().filter(|from| !from.is_empty()) {
+        for (from, target) in from.into_iter().filter(|(from, _)| !from.is_empty()) {
             let number = from.parse::<usize>().ok();
-            match names.get(from.to_lowercase().as_str()).copied().or(number) {
-                None => {}
-                Some(index) if index < own => drop(needed.insert(index)),
-                Some(index) if index == own => return Err(PlanError::FromItself(from.to_owned())),
-                Some(_) => return Err(PlanError::FromNowhere(from.to_owned())),
+            if let Some(index) = names.get(from.to_lowercase().as_str()).copied().or(number) {
+                check(from, index)?;
+                let taken = Taken { from: from.to_owned(), target: target.map(str::to_owned) };
+                needed.entry(index).or_insert(taken);
             }
         }
     }
     Ok(needed)
 }
 
-fn reached(target: usize, needs: &[BTreeSet<usize>]) -> BTreeSet<usize> {
+/// The first stage that leads to one that needs itself. There may be a hundred thousand, each of which needs the next.
+fn circle(needs: &[Needs]) -> Option<usize> {
+    let (mut begun, mut ended) = (vec![false; needs.len()], vec![false; needs.len()]);
+    for first in 0..needs.len() {
+        let mut todo = vec![first];
+        while let Some(&stage) = todo.last() {
+            let open = || needs[stage].keys().filter(|needed| !ended[**needed]);
+            match (begun[stage], open().next()) {
+                (_, None) => {
+                    ended[stage] = true;
+                    todo.pop();
+                }
+                // All that it needs has had its turn, and one has not ended: that waits for this one.
+                (true, Some(_)) => return Some(first),
+                (false, _) => {
+                    begun[stage] = true;
+                    todo.extend(open());
+                }
+            }
+        }
+    }
+    None
+}
+
+fn reached(target: usize, needs: &[Needs]) -> BTreeSet<usize> {
     let (mut reached, mut todo) = (BTreeSet::new(), vec![target]);
     while let Some(index) = todo.pop() {
         if reached.insert(index) {
-            todo.extend(&needs[index]);
+            todo.extend(needs[index].keys());
         }
     }
     reached
@@ -244,6 +363,11 @@ mod tests {
         assert_eq!(planned(text, ""), Ok((10, all)));
         assert_eq!(planned(text, "TWO"), Ok((3, vec![(1, image("b"))])));
         assert_eq!(planned("FROM a AS x\nFROM b\n", ""), Ok((1, vec![(1, image("b"))])));
+        // What a stage asks for is needed by those alone that begin with it.
+        let text = "FROM a AS x\nFROM b AS y\nONBUILD COPY --from=x / /\nFROM y AS z\n";
+        assert_eq!(planned(text, "y"), Ok((2, vec![(1, image("b"))])));
+        let all = vec![(0, image("a")), (1, image("b")), (2, Base::Stage(1))];
+        assert_eq!(planned(text, "z"), Ok((4, all)));
     }
 
     #[test]
@@ -263,7 +387,43 @@ mod tests {
         let of = |same_names| plan(&dockerfile, &Wanted { same_names, ..Wanted::default() }, &Arguments::default());
         assert_eq!(of(false).unwrap().stages[1].base, Base::Stage(0));
         let wanted = "failed to parse stage name \"Base\": invalid reference format: repository name (library/Base) must be lowercase";
-        assert_eq!(of(true).unwrap_err().to_string(), wanted);
+        assert_eq!(errdefs::chain(&of(true).unwrap_err()), wanted);
+    }
+
+    #[test]
+    fn with_buildkit_stages_that_need_what_stands_behind_are_refused_in_its_words() {
+        let of = |text: &str| {
+            let wanted = Wanted { same_names: true, ..Wanted::default() };
+            let plan = plan(&dockerfile::parse(text).unwrap(), &wanted, &Arguments::default());
+            plan.map(|plan| plan.stages.len()).map_err(|err| err.to_string())
+        };
+        let later = |from: &str, stage: &str| {
+            format!("cannot copy from stage \"{from}\", it needs to be defined before current stage \"{stage}\"")
+        };
+        for (text, wanted) in [
+            ("FROM a AS me\nCOPY --from=me / /\n", "circular dependency detected on stage: me".to_owned()),
+            ("FROM a\nCOPY --from=0 / /\n", "circular dependency detected on stage: stage-0".to_owned()),
+            (
+                "FROM a AS x\nCOPY --from=y / /\nFROM x AS y\nFROM b\n",
+                "circular dependency detected on stage: x".to_owned(),
+            ),
+            ("FROM a\nFROM b AS y\nCOPY --from=2 / /\n", "invalid stage index 2".to_owned()),
+            ("FROM a AS x\nCOPY --from=y / /\nFROM b AS y\nFROM x\n", later("y", "x")),
+            (
+                "FROM a\nCOPY --from=1 / /\nFROM b AS y\nCOPY --from=0 / /\n",
+                "circular dependency detected on stage: stage-0".to_owned(),
+            ),
+            (
+                "FROM a AS x\nRUN --mount=from=y,target=/t z\nFROM b AS y\nFROM x\n",
+                "cannot mount from stage \"y\" to \"/t\", stage needs to be defined before current command".to_owned(),
+            ),
+        ] {
+            assert_eq!(of(text), Err(wanted), "{text}");
+        }
+        // Nobody needs the one that does.
+        assert_eq!(of("FROM a AS x\nCOPY --from=y / /\nFROM b AS y\n"), Ok(1));
+        let long: String = (0..20_000).map(|stage| format!("FROM a\nCOPY --from={} / /\n", stage + 1)).collect();
+        assert_eq!(of(&(long + "FROM b\n")), Ok(1));
     }
 
     #[test]

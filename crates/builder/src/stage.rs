@@ -1,8 +1,11 @@
 //! A stage on its way through its instructions.
 
+use std::collections::BTreeSet;
+
 use container_spec::signal::parse_signal;
 use dockerfile::{
-    CommandLine, Fault, Files, GitAddress, HealthCheck, InlineFile, Instruction, Kind, Run, RunNetwork, expand_words,
+    Arg, CommandLine, Fault, Files, GitAddress, HealthCheck, InlineFile, Instruction, Kind, Run, RunNetwork,
+    expand_words,
 };
 use engine_api::container::Config;
 use engine_api::paths::clean;
@@ -75,6 +78,10 @@ pub struct Stage {
     pub author: String,
     /// The arguments that it knows.
     pub arguments: Arguments,
+    /// Whether it is built as BuildKit does, where dockerd's classic builder does something else.
+    pub buildkit: bool,
+    /// The arguments that count instead of the variable of their name: with BuildKit the later of both does.
+    later: BTreeSet<String>,
     escape: char,
     /// A command that came before its entry point stays.
     command_set: bool,
@@ -126,7 +133,7 @@ pub struct RunStep {
 
 impl Stage {
     /// A stage that begins with an image that says so; answers the instructions that it asks for.
-    pub fn begin(base: &ExecConfig, author: &str, arguments: Arguments, escape: char) -> (Stage, Vec<String>) {
+    pub fn begin(base: &ExecConfig, buildkit: bool, arguments: Arguments, escape: char) -> (Stage, Vec<String>) {
         let mut config = Config {
             user: base.user.clone(),
             exposed_ports: base.exposed_ports.clone(),
@@ -147,7 +154,7 @@ impl Stage {
             env.push(PATH.to_owned());
         }
         let triggers = base.on_build.clone().unwrap_or_default();
-        (Stage { config, author: author.to_owned(), arguments, escape, command_set: false }, triggers)
+        (Stage { config, arguments, buildkit, escape, ..Stage::default() }, triggers)
     }
 
     /// Takes an instruction. `literal` is one whose variables are none.
@@ -177,7 +184,7 @@ impl Stage {
                     None => arg.name.clone(),
                 });
                 let comment = format!("ARG {}", told.collect::<Vec<_>>().join(" "));
-                args.iter().for_each(|arg| self.arguments.add(arg));
+                args.iter().for_each(|arg| self.arg(arg));
                 comment
             }
             Kind::Cmd(line) => self.cmd(&line),
@@ -225,11 +232,22 @@ impl Stage {
 
     /// What a variable is in the next instruction.
     pub fn value(&self, name: &str) -> Option<String> {
+        if self.later.contains(name) {
+            return self.arguments.get(name);
+        }
         let own = self.config.env.iter().flatten().rev().find_map(|entry| {
             let (own, value) = entry.split_once('=').unwrap_or((entry, ""));
             (own == name).then(|| value.to_owned())
         });
         own.or_else(|| self.arguments.get(name))
+    }
+
+    fn arg(&mut self, arg: &Arg) {
+        if !self.buildkit {
+            self.arguments.add(arg);
+        } else if self.arguments.add_value(arg) {
+            self.later.insert(arg.name.clone());
+        }
     }
 
     fn shell(&self) -> Vec<String> {
@@ -247,6 +265,7 @@ impl Stage {
         for (name, value) in pairs {
             let text = format!("{name}={value}");
             comment.push_str(&format!(" {text}"));
+            self.later.remove(&name);
             let own = self.config.env.get_or_insert_default();
             match own.iter_mut().find(|entry| entry.split('=').next() == Some(&name)) {
                 Some(entry) => *entry = text,
@@ -256,16 +275,17 @@ impl Stage {
         comment
     }
 
-    /// The words of a command.
-    fn command(&self, line: &CommandLine) -> Vec<String> {
-        match line.shell && !line.words.is_empty() {
-            true => self.nop(line.words.iter().cloned()),
-            false => line.words.clone(),
+    /// The words of a command; `alone` is whether one of nothing is the shell alone, which BuildKit gives an empty word.
+    fn command(&self, line: &CommandLine, alone: bool) -> Vec<String> {
+        match (line.shell, line.words.is_empty()) {
+            (true, false) => self.nop(line.words.iter().cloned()),
+            (true, true) if alone => self.nop(self.buildkit.then(String::new)),
+            _ => line.words.clone(),
         }
     }
 
     fn cmd(&mut self, line: &CommandLine) -> String {
-        let words = self.command(line);
+        let words = self.command(line, true);
         let comment = format!("CMD {}", go::quote_list(&words));
         self.config.cmd = Some(words);
         self.command_set |= !line.words.is_empty();
@@ -273,7 +293,7 @@ impl Stage {
     }
 
     fn entrypoint(&mut self, line: &CommandLine) -> String {
-        let words = self.command(line);
+        let words = self.command(line, self.buildkit);
         let comment = format!("ENTRYPOINT {}", go::quote_list(&words));
         self.config.entrypoint = Some(words).filter(|words| !words.is_empty());
         if !self.command_set {
@@ -345,8 +365,9 @@ impl Stage {
             }
         }
         let (line, script) = with_files(run.command);
-        let command = self.command(&line);
-        let env = self.config.env.clone().unwrap_or_default();
+        let command = self.command(&line, false);
+        let mut env = self.config.env.clone().unwrap_or_default();
+        env.retain(|entry| !self.later.contains(entry.split('=').next().unwrap_or_default()));
         let arguments = self.arguments.environment(&env);
         let mut words = command.clone();
         if !arguments.is_empty() {

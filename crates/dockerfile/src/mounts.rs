@@ -184,6 +184,7 @@ impl Mount {
         match key {
             "from" => self.from = value,
             "source" | "src" => self.source = value,
+            "target" | "dst" | "destination" => self.target = value,
             "type" => self.kind = kind(value).unwrap_or_default(),
             _ => {}
         }

@@ -182,7 +182,8 @@ fn find(config: EngineConfig) -> Result<Found, OpenError> {
         made.map_err(|source| OpenError::Directory { path: dir.clone(), source })?;
     }
     crate::ops::build::discard_secrets(&config);
-    let of_builds = crate::ops::build::discard_left_over(&config.data_root, &config.data_root.join("trash"));
+    crate::ops::build::discard_left_over(&config.data_root, &config.data_root.join("trash"));
+    let of_builds = crate::ops::build::left_over(&config.data_root);
     let choice = choose_driver(&config)?;
     let images = image::open_on(&choice.root, choice.driver).map_err(OpenError::Images)?;
     for torn in images.torn() {

@@ -142,8 +142,9 @@ const DEPRECATED: [&str; 5] = [
 fn words(built: &Built, way: Way) -> Vec<String> {
     let mut lines: Vec<String> = match way {
         Way::Classic => {
-            let told = built.stdout.lines().filter(|line| !IN_CONTAINERS.iter().any(|begin| line.starts_with(begin)));
-            told.map(masked).filter(|line| !line.is_empty()).collect()
+            // A color of what a command said may end where the next line begins.
+            let told = built.stdout.lines().map(masked).filter(|line| !line.is_empty());
+            told.filter(|line| !IN_CONTAINERS.iter().any(|begin| line.starts_with(begin))).collect()
         }
         Way::Buildx => Vec::new(),
     };

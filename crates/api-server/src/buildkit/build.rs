@@ -7,7 +7,7 @@ use std::time::Duration;
 use buildkit_api::messages::{CacheOptions, Exporter, ReturnRequest, SolveRequest};
 use buildkit_api::status::{Code, Status};
 use engine::ops::build::outputs::Built;
-use engine::ops::build::{CacheFrom, CacheOptionError, CacheTo, Used};
+use engine::ops::build::{CacheFrom, CacheOptionError, CacheTo, Held, Used};
 use tokio::sync::{oneshot, watch};
 
 use super::progress::{Progress, now_nanos};
@@ -45,6 +45,7 @@ pub(crate) struct Build {
     failure: Mutex<Option<Status>>,
     returned: Mutex<Option<oneshot::Sender<ReturnRequest>>>,
     ended: watch::Sender<bool>,
+    held: Mutex<Vec<Held>>,
 }
 
 /// What a Dockerfile came to.
@@ -112,6 +113,7 @@ impl Build {
             failure: Mutex::default(),
             returned: Mutex::new(Some(sender)),
             ended: watch::Sender::new(false),
+            held: Mutex::default(),
         };
         (build, returned)
     }
@@ -120,6 +122,11 @@ impl Build {
     pub(crate) async fn ended(&self) {
         // The sender is ours.
         let _ = self.ended.subscribe().wait_for(|&ended| ended).await;
+    }
+
+    /// Keeps the steps here that it came to, for as long as somebody may want them.
+    pub(crate) fn hold(&self, held: Option<Held>) {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).extend(held);
     }
 
     /// Keeps an outcome; answers its name.
@@ -196,6 +203,7 @@ impl Builds {
 impl Drop for Listed {
     fn drop(&mut self) {
         self.build.progress.close();
+        self.build.held.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.build.ended.send_replace(true);
         let (list, name) = (self.list.clone(), self.build.reference.clone());
         let remove = move || list.send_modify(|all| drop(all.remove(&name)));

@@ -79,6 +79,10 @@ pub(super) fn sentence(err: &BuildError) -> String {
             let path = build::quoted(&format!("/{}", path.trim_start_matches('/')));
             format!("{CACHE_KEY}failed to calculate checksum of ref context: {path}: not found")
         }
+        BuildError::Source { source: BuildSource::NotFound(path), .. } => {
+            let path = build::quoted(&format!("/{}", path.trim_start_matches('/')));
+            format!("{CACHE_KEY}failed to calculate checksum of ref image: {path}: not found")
+        }
         BuildError::Source { source: BuildSource::Web(WebError::Refused { code, .. }), .. } => {
             format!("{LOAD}invalid response status {}", code.as_u16())
         }
@@ -96,8 +100,11 @@ pub(super) fn sentence(err: &BuildError) -> String {
         | BuildError::RemoteContext(RemoteContextError::Git(err)) => {
             format!("{LOAD}{}", errdefs::chain(err))
         }
-        // Whoever asks already uses BuildKit, as which dockerd's sentence tells them to.
-        BuildError::Step(StepError::Option(name)) => format!("the option --{name} is not supported yet"),
+        // Whoever asks already uses BuildKit, as which dockerd's sentence tells them to. Nobody is let have either.
+        BuildError::Step(StepError::Option("security")) => "security.insecure is not allowed".to_owned(),
+        BuildError::Step(StepError::Option("device")) => {
+            "device feature is only supported in Dockerfile frontend 1.14.0-labs or later".to_owned()
+        }
         err => errdefs::chain(err),
     }
 }

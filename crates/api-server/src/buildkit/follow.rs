@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use buildkit_api::status::Status;
-use engine::ops::build::{BuildLine, Building, Findings, PartEvent, Used};
+use engine::ops::build::{BuildLine, Building, Findings, Held, PartEvent, Used};
 
 use super::build::Build;
 use super::failure::{self, Place};
@@ -22,6 +22,8 @@ pub(super) struct Followed {
     pub(super) findings: Findings,
     /// What it used.
     pub(super) used: Used,
+    /// What keeps its steps here until the client has had them.
+    pub(super) held: Option<Held>,
 }
 
 /// How a build is told.
@@ -76,6 +78,7 @@ pub(super) async fn follow(
         }
     }
     followed.image = building.image.take();
+    followed.held = building.held.take();
     Ok(followed)
 }
 

@@ -176,14 +176,19 @@ impl BuildService {
     async fn solve(&self, request: SolveRequest) -> Result<Reply, Status> {
         let (frontend, attributes) = (request.frontend.clone(), request.frontend_attributes.clone());
         let has_definition = request.definition.is_some();
+        // The host's network is known only with what else is wanted.
+        let refused = request.entitlements.iter().find(|name| *name != "network.host").cloned();
         let (build, returned) = Build::new(request);
         // From here on a client that asks how it goes is told, whatever becomes of it.
         let listed = self.kit.builds.list(build)?;
         let (histories, engine) = (self.kit.histories.clone(), self.engine.clone());
         let recording = Recording::begin(histories, engine, listed.build.clone(), (&frontend, &attributes));
-        let outcome = match has_definition {
-            true => Err(not_yet("a definition of operations (LLB)")),
-            false => self.outcome(&listed, returned, &frontend, &attributes).await,
+        let outcome = match refused {
+            _ if has_definition => Err(not_yet("a definition of operations (LLB)")),
+            Some(name) => {
+                Err(said(format!("granting entitlement {name} is not allowed by build daemon configuration")))
+            }
+            None => self.outcome(&listed, returned, &frontend, &attributes).await,
         };
         let (outcome, exporter) = match outcome {
             // A client that only asked what there is.
@@ -329,6 +334,7 @@ impl BuildService {
         let warned = Some(definition.part.as_str()).filter(|part| !part.is_empty());
         let telling = Telling { warned, platform: several.then_some(&platform) };
         let followed = follow(build, building, place.clone(), telling).await?;
+        build.hold(followed.held);
         let image = followed.image.ok_or_else(|| said("no image was built"))?;
         Ok((Built { image, platform, predicates: Vec::new() }, followed.used))
     }

@@ -84,6 +84,9 @@ async fn tell_all(mut building: Building, first: BuildLine, names_images: bool, 
         }
         next = building.next().await;
     }
+    // Who reads the end may prune: nothing is needed any more by then.
+    drop(building);
+    drop(sink);
 }
 
 /// The image's id alone; the last of what was told only where it fails.
@@ -104,6 +107,8 @@ async fn tell_outcome(mut building: Building, first: BuildLine, sink: Sink) {
         }
     }
     let image = building.image.take().unwrap_or_default();
+    // As above.
+    drop(building);
     // A client that has gone needs no answer.
     let _ = sink.line(&Line::Text { stream: format!("{image}\n") }).await;
 }

@@ -8,7 +8,7 @@ fn steps(base: &ExecConfig, text: &str) -> (Stage, Vec<Result<Step, StepError>>)
     let dockerfile = dockerfile::parse(&format!("FROM scratch\n{text}")).unwrap();
     let mut arguments = Arguments::new([("FOO".to_owned(), Some("2".to_owned()))].into(), &Default::default());
     arguments.add_global(&Arg { name: "G".into(), default: Some("g".into()) });
-    let (mut stage, _) = Stage::begin(base, "", arguments.for_stage(), dockerfile.escape);
+    let (mut stage, _) = Stage::begin(base, false, arguments.for_stage(), dockerfile.escape);
     let steps = dockerfile.stages[0].instructions.iter().map(|instruction| stage.step(instruction, false)).collect();
     (stage, steps)
 }
@@ -113,7 +113,7 @@ fn a_base_is_gone_on_from() {
         on_build: Some(vec!["RUN x".into()]),
         ..ExecConfig::default()
     };
-    let (stage, triggers) = Stage::begin(&base, "me", Arguments::default(), '\\');
+    let (stage, triggers) = Stage::begin(&base, false, Arguments::default(), '\\');
     assert_eq!(
         (stage.config.env.unwrap(), triggers),
         (vec!["PATH=/x".into(), "A=1".to_owned()], vec!["RUN x".to_owned()])
@@ -126,4 +126,29 @@ fn a_base_is_gone_on_from() {
         again[1].as_ref().unwrap().note.as_deref(),
         Some("Note: overriding previous HEALTHCHECK: [CMD-SHELL a]\n")
     );
+}
+
+#[test]
+fn with_buildkit_the_later_of_a_variable_and_an_argument_counts() {
+    let environment = |buildkit, text: &str| {
+        let dockerfile = dockerfile::parse(&format!("FROM scratch\n{text}RUN x")).unwrap();
+        let arguments = Arguments::new([("FOO".to_owned(), Some("2".to_owned()))].into(), &Default::default());
+        let (mut stage, _) = Stage::begin(&ExecConfig::default(), buildkit, arguments, '\\');
+        let instructions = &dockerfile.stages[0].instructions;
+        let step = instructions.iter().map(|instruction| stage.step(instruction, false).unwrap()).last().unwrap();
+        let Operation::Run(run) = step.operation else { panic!("{:?}", step.operation) };
+        run.env[1..].join(" ")
+    };
+    for (text, classic, buildkit) in [
+        ("ENV FOO=1\nARG FOO\nENV BAR=$FOO\n", "FOO=1 BAR=1", "BAR=2 FOO=2"),
+        ("ARG FOO\nENV FOO=1\n", "FOO=1", "FOO=1"),
+        ("ENV FOO=1\nARG FOO\nENV FOO=${FOO}3\n", "FOO=13", "FOO=23"),
+        // An argument without a value is none.
+        ("ENV B=1\nARG B\n", "B=1", "B=1"),
+        ("ENV B=1\nARG B=2\n", "B=1", "B=2"),
+        ("ENV B=1\nARG B=2\nARG B\n", "B=1", "B=2"),
+        ("ENV B=1\nARG B=2\nENV B=3\nARG B\n", "B=3", "B=3"),
+    ] {
+        assert_eq!([environment(false, text), environment(true, text)], [classic, buildkit], "{text}");
+    }
 }

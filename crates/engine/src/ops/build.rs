@@ -85,6 +85,7 @@ pub use input::{AskLogin, ContextSource, Input, Local, LocalFiles, SentFiles};
 pub use kept_context::{ContextFiles, ContextName};
 pub use leaks::LeakError;
 use lines::Lines;
+pub use lookup::Held;
 pub use mounts::RunMountError;
 pub use named::{LayoutSource, NamedContext, NamedSource};
 pub use receive::ContextError;
@@ -94,7 +95,7 @@ pub use remote_context::{
     ALONE, FetchedContext, RemoteContextError, RemoteFiles, fetch as fetch_context, keep as keep_context,
     shown_repository,
 };
-pub(crate) use run::remove_left_over;
+pub(crate) use run::{left_over, remove_left_over};
 pub use sources::SourceError;
 pub use space::Limits;
 pub(crate) use space::{Kept, Space, all as all_space, goes, remove as remove_space};
@@ -243,6 +244,14 @@ pub enum BuildError {
     /// The platform is none.
     #[error(transparent)]
     Platform(#[from] engine_api::platform::PlatformError),
+    /// The platform of a stage is none.
+    #[error("failed to parse platform {platform}")]
+    StagePlatform {
+        /// As the stage says it.
+        platform: String,
+        /// Why.
+        source: engine_api::platform::PlatformError,
+    },
     /// A base image does not come.
     #[error(transparent)]
     Pull(#[from] PullError),
@@ -362,7 +371,7 @@ impl BuildError {
                 ContextError::Empty(_) | ContextError::Syntax { .. } | ContextError::Instruction(_),
             ) => ErrorKind::InvalidArgument,
             BuildError::Plan(err) => err.kind(),
-            BuildError::Platform(err) => err.kind(),
+            BuildError::Platform(err) | BuildError::StagePlatform { source: err, .. } => err.kind(),
             _ => ErrorKind::Internal,
         }
     }
@@ -380,9 +389,18 @@ impl BuildError {
 #[derive(Debug)]
 pub struct Building {
     lines: mpsc::Receiver<BuildLine>,
-    task: Option<JoinHandle<Result<String, BuildError>>>,
+    task: Option<JoinHandle<Result<Built, BuildError>>>,
     /// The image, once it is there.
     pub image: Option<String>,
+    /// What keeps the steps that it came to, once it is there.
+    pub held: Option<Held>,
+}
+
+/// What a build came to.
+#[derive(Debug)]
+struct Built {
+    image: String,
+    held: Option<Held>,
 }
 
 impl Building {
@@ -392,8 +410,8 @@ impl Building {
             return Some(Ok(line));
         }
         match self.task.take()?.await {
-            Ok(Ok(image)) => {
-                self.image = Some(image);
+            Ok(Ok(Built { image, held })) => {
+                (self.image, self.held) = (Some(image), held);
                 None
             }
             Ok(Err(err)) => Some(Err(err)),
@@ -432,7 +450,7 @@ pub fn start(
             tokio::spawn(async move { reproduce::reproduce(engine, lines, solving.await?, names, wanted).await })
         }
     };
-    Ok(Building { lines: receiver, task: Some(task), image: None })
+    Ok(Building { lines: receiver, task: Some(task), image: None, held: None })
 }
 
 /// Looks at a Dockerfile instead of building it: at the end its [`BuildLine::Findings`] are told, and the image is nothing.
@@ -447,7 +465,7 @@ pub fn ask(
     let (sender, receiver) = mpsc::channel(LINES);
     let lines = Arc::new(Lines::new(sender, true));
     let task = tokio::spawn(checks::ask(engine.clone(), options, local, named, all_stages, lines));
-    Building { lines: receiver, task: Some(task), image: None }
+    Building { lines: receiver, task: Some(task), image: None, held: None }
 }
 
 /// Gives an image that was built a name, and the name in full.

@@ -345,6 +345,16 @@ pub(super) fn build_step(
     Ok(built.id)
 }
 
+/// Makes the image of a build that came to nothing but a configuration.
+pub(super) fn build_nothing(engine: &Engine, config: &Config, platform: Platform) -> Result<Digest, CommitError> {
+    let configure = |image: &mut ImageConfig| {
+        image.platform = platform;
+        image.created = Some(rfc3339(now_nanos()));
+        image.config = exec_config(config);
+    };
+    Ok(image::derive(&engine.images, None, None, configure)?.id)
+}
+
 /// What [`build_step`] makes the configuration of an image, above `parent`'s, of a step that is known to have come to `layer`.
 pub(super) fn step_config(
     parent: Option<&ImageConfig>,

@@ -44,6 +44,8 @@ pub struct CreateOptions {
     pub flat_read_only: bool,
     /// What the user should know of the request as it came.
     pub warning: Option<&'static str>,
+    /// Whether the places are no volumes that the configuration and the image say are some.
+    pub without_volumes: bool,
 }
 
 /// Why [`create`] failed. The texts are dockerd's.
@@ -205,6 +207,9 @@ fn plan(
         None => (String::new(), Vec::new(), &no_defaults),
     };
     container_spec::merge_image(&mut config, defaults)?;
+    if options.without_volumes {
+        config.volumes = None;
+    }
     merge_log(&mut host, engine);
     engine.current.settings().fill(&mut host);
     container_spec::normalize_host(&mut host, &engine.facts);

@@ -27,7 +27,7 @@ use snapshot::ChainId;
 use tracing::{info, warn};
 
 use self::plan::{Decision, Fate, Group, Member};
-pub(crate) use self::uses::{Holding, Uses, hold, keep, note};
+pub(crate) use self::uses::{Holding, Uses, expect, hold, keep, note};
 use crate::Engine;
 use crate::clock::{now_nanos, parse_rfc3339, rfc3339};
 use crate::config::ImageBudgetConfig;

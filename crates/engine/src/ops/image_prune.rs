@@ -132,7 +132,7 @@ async fn remove_all(engine: &Engine, wanted: &Wanted) -> Result<ImagesPruned, Im
 async fn remove_names(engine: &Engine, image: &Arc<ImageRecord>, wanted: &Wanted) -> Vec<Removed> {
     let mut removed = Vec::new();
     for name in wanted.names(image) {
-        match images::take_away(engine, &name, RemoveOptions { force: false, prune_parents: true }).await {
+        match images::prune(engine, &name, RemoveOptions { force: false, prune_parents: true }).await {
             Ok(gone) => removed.extend(gone),
             // A container has it.
             Err(err) if err.kind() == ErrorKind::Conflict => debug!(name, "an image in use stays"),

@@ -307,13 +307,21 @@ pub async fn remove(
     if platform.is_some() {
         platforms::choose(&image::resolve_all(&engine.images, name)?, name, platform.as_deref())?;
     }
-    let removed = take(engine, name, options, platform).await?;
+    let removed = take(engine, name, options, platform, Spared::Nothing).await?;
     Ok(removed.into_iter().map(deleted).collect())
 }
 
-/// The same, and tells of it.
-pub(crate) async fn take_away(engine: &Engine, name: &str, options: RemoveOptions) -> Result<Vec<Removed>, ImageError> {
-    take(engine, name, options, None).await
+/// The same by who does not know the image: what a build or a push needs stays.
+pub(crate) async fn prune(engine: &Engine, name: &str, options: RemoveOptions) -> Result<Vec<Removed>, ImageError> {
+    take(engine, name, options, None, Spared::Needed).await
+}
+
+/// What is not removed, whatever it is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spared {
+    Nothing,
+    /// What a build or a push needs.
+    Needed,
 }
 
 async fn take(
@@ -321,6 +329,7 @@ async fn take(
     name: &str,
     options: RemoveOptions,
     platform: Option<String>,
+    spared: Spared,
 ) -> Result<Vec<Removed>, ImageError> {
     let (task, named) = (engine.clone(), name.to_owned());
     // Its labels are told when its names go, and nobody knows them any more then.
@@ -331,6 +340,10 @@ async fn take(
         let _removing = core.image_users.write().await;
         let users = users(&core);
         bridge::blocking(move || {
+            let is_needed = |image: Arc<ImageRecord>| task.image_uses.is_needed(&image);
+            if spared == Spared::Needed && task.images.resolve(&named).is_ok_and(is_needed) {
+                return Ok(Vec::new());
+            }
             let is_wanted = |image: &ImageRecord| platforms::check(platform.as_deref(), &named, image).is_ok();
             let removed = match platform {
                 Some(_) => image::remove_platform(&task.images, &named, options, &users, &is_wanted),

@@ -41,14 +41,17 @@ fn left(daemon: &Daemon, names: &[&str]) -> Vec<PathBuf> {
     names.iter().flat_map(entries).map(|entry| entry.unwrap().path()).collect()
 }
 
+/// Where something would be left of a build.
+const PLACES: [&str; 4] = ["builds", "build-containers", "containers", "snapshots/c"];
+
 /// No container, no directory of a build and no snapshot that is written to.
 pub(crate) fn await_nothing(at: &At<'_>) {
     let nothing = || {
-        let left = left(at.daemon, &["builds", "containers", "snapshots/c"]);
+        let left = left(at.daemon, &PLACES);
         (left.is_empty() && at.ok("ps -aq").is_empty()).then_some(())
     };
     until("nothing is left of the build", DEADLINE, nothing)
-        .unwrap_or_else(|err| panic!("{err}: {:?}", left(at.daemon, &["builds", "containers", "snapshots/c"])));
+        .unwrap_or_else(|err| panic!("{err}: {:?}", left(at.daemon, &PLACES)));
 }
 
 #[test]
@@ -120,6 +123,71 @@ fn privileged_builds_of_a_dead_daemon_leave_nothing_and_go_on() {
         assert!(printed.contains("RUN echo one > /one\n ---> Using cache\n"), "{printed}");
         at.ok("rmi dead");
         await_nothing(&at);
+    });
+}
+
+#[test]
+fn privileged_a_daemon_that_is_stopped_in_a_build_leaves_no_container_to_the_next() {
+    ours(|daemon| {
+        let directory = context("FROM busybox\nRUN echo begun; sleep 1000\n");
+        for cli in daemon.clis() {
+            let (client, id) = begin(&At { daemon, cli }, "", &directory, "begun\n");
+            daemon.stop().unwrap();
+            drop(client);
+            daemon.restart().unwrap();
+            let at = At { daemon, cli };
+            await_removal(&at, &id);
+            await_nothing(&at);
+        }
+    });
+}
+
+#[test]
+fn privileged_a_prune_leaves_the_steps_of_a_build_that_goes_on() {
+    ours(|daemon| {
+        let text = "FROM busybox AS one\nRUN echo one > /one\n\
+                    FROM busybox\nRUN echo begun; until [ -e /go ]; do sleep 0.1; done\nCOPY --from=one /one /two\n";
+        let directory = context(text);
+        for cli in daemon.clis() {
+            let at = At { daemon, cli };
+            let (client, id) = begin(&at, "-q=false --no-cache -t pruned", &directory, "begun\n");
+            for flags in ["-f", "-af"] {
+                let pruned = at.ok(&format!("image prune {flags}"));
+                assert!(pruned.contains("reclaimed space: 0B"), "{pruned}");
+            }
+            at.ok(&format!("exec {id} touch /go"));
+            let built = client.wait().unwrap();
+            assert_eq!(built.code, 0, "{built:?}");
+            assert_eq!(at.run("pruned cat /two"), "one");
+            // Nothing is needed any more.
+            at.ok("rmi pruned");
+            assert!(at.ok("image prune -f").contains("Deleted"));
+            assert!(at.ok("images -aq --filter dangling=true").is_empty());
+        }
+    });
+}
+
+/// What a context says that it has may take as long as its author likes.
+#[test]
+fn privileged_hashing_a_context_ends_with_its_client() {
+    ours(|daemon| {
+        let directory = context("FROM busybox\nCOPY long /\n");
+        fs::File::create(directory.path().join("long")).unwrap().set_len(8 << 40).unwrap();
+        let archive = tempfile::NamedTempFile::new().unwrap();
+        let mut tar = std::process::Command::new("tar");
+        tar.arg("-C").arg(directory.path()).arg("-Scf").arg(archive.path()).args(["Dockerfile", "long"]);
+        assert!(tar.status().unwrap().success());
+        let bytes = fs::read(archive.path()).unwrap();
+        for cli in daemon.clis() {
+            let at = At { daemon, cli };
+            let mut client = at.spawn("build -");
+            client.send(&bytes).unwrap();
+            client.close_input();
+            client.read_until("COPY long /\n").unwrap();
+            client.signal(Signal::KILL).unwrap();
+            client.wait().unwrap();
+            await_nothing(&at);
+        }
     });
 }
 

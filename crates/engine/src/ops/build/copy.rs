@@ -81,13 +81,19 @@ pub(super) struct Copying<'a> {
 }
 
 impl<'a> Copying<'a> {
-    /// Checks what is wanted.
-    pub(super) fn new(tree: &'a Tree, work: &'a Work, files: &'a Files, add: bool) -> Result<Copying<'a>, CopyError> {
+    /// Checks what is wanted; `buildkit` is whether a user alone brings the group that he has.
+    pub(super) fn new(
+        tree: &'a Tree,
+        work: &'a Work,
+        files: &'a Files,
+        add: bool,
+        buildkit: bool,
+    ) -> Result<Copying<'a>, CopyError> {
         let owner = match files.chown.as_str() {
             // What comes from another image keeps its owners.
             "" if !files.from.is_empty() => None,
             "" => Some((0, 0)),
-            chown => Some(owner(work, chown).map_err(CopyError::Owner)?),
+            chown => Some(owner(work, chown, buildkit).map_err(CopyError::Owner)?),
         };
         let mode = Modes::parse(&files.chmod).ok();
         let exclude = Patterns::new(&files.exclude)?;
@@ -150,9 +156,7 @@ impl<'a> Copying<'a> {
             return (destination.to_owned(), name.to_owned());
         }
         // A link that is there already leads to what is replaced.
-        let own = self.work.root().try_clone().ok().and_then(|root| Tree::new(root).ok());
-        let real = own.and_then(|tree| tree.find(destination).ok());
-        let real = real.map_or_else(|| destination.to_owned(), |found| format!("/{}", found.path));
+        let real = self.work.real(destination);
         let (directory, name) = real.rsplit_once('/').unwrap_or(("", &real));
         (format!("{directory}/"), name.to_owned())
     }
@@ -268,9 +272,13 @@ fn is_copied(xattr: &[u8]) -> bool {
     xattr == b"security.capability"
 }
 
-/// The numbers of `USER[:GROUP]`, as the tree's own files have them.
-fn owner(work: &Work, chown: &str) -> Result<(u32, u32), OwnerError> {
+/// The numbers of `USER[:GROUP]`, as the tree's own files have them. The group of a user alone is with BuildKit the one that
+/// he has, with dockerd's classic builder the one of his name.
+fn owner(work: &Work, chown: &str, buildkit: bool) -> Result<(u32, u32), OwnerError> {
     let parts: Vec<&str> = chown.split(':').collect();
+    if let ([user], true) = (&parts[..], buildkit) {
+        return own_numbers(work, user).ok_or_else(|| OwnerError::User((*user).to_owned()));
+    }
     let (user, group) = match parts[..] {
         [user] => (user, user),
         [user, group] => (user, group),
@@ -281,13 +289,36 @@ fn owner(work: &Work, chown: &str) -> Result<(u32, u32), OwnerError> {
     Ok((uid, gid))
 }
 
+/// Whose a directory is that BuildKit makes for a `USER`: who is unknown is root (solver/llbsolver/file/user_linux.go).
+pub(super) fn owner_of_user(work: &Work, user: &str) -> (u32, u32) {
+    let (user, group) = user.split_once(':').map_or((user, None), |(user, group)| (user, Some(group)));
+    let (uid, own) = own_numbers(work, user).unwrap_or((0, 0));
+    (uid, group.and_then(|group| number(work, "etc/group", group)).unwrap_or(own))
+}
+
+/// A user's number, and that of the group that he has; a number stands for both.
+fn own_numbers(work: &Work, user: &str) -> Option<(u32, u32)> {
+    match user.parse() {
+        Ok(number) => Some((number, number)),
+        Err(_) => fields(work, "etc/passwd", user, |fields| Some((fields[2].parse().ok()?, fields[3].parse().ok()?))),
+    }
+}
+
 fn number(work: &Work, database: &str, name: &str) -> Option<u32> {
     if let Ok(number) = name.parse() {
         return Some(number);
     }
+    fields(work, database, name, |fields| fields[2].parse().ok())
+}
+
+/// What the first fields of the line of a name say, of which there are four at least in `etc/passwd`, three in `etc/group`.
+fn fields<T>(work: &Work, database: &str, name: &str, read: impl Fn(&[&str; 4]) -> Option<T>) -> Option<T> {
     let tree = Tree::new(work.root().try_clone().ok()?).ok()?;
     let bytes = tree.read(database, DATABASE_MAX).ok()??;
     let text = String::from_utf8_lossy(&bytes);
-    let mut lines = text.lines().map(|line| line.split(':'));
-    lines.find_map(|mut fields| (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?)
+    let mut lines = text.lines().map(|line| {
+        let mut fields = line.split(':');
+        std::array::from_fn::<&str, 4, _>(|_| fields.next().unwrap_or_default())
+    });
+    lines.find_map(|fields| (fields[0] == name).then(|| read(&fields))?)
 }

@@ -177,7 +177,7 @@ impl StageGraph {
         self.nodes[stage].first_step
     }
 
-    /// The stage that `--from` means in another one: one before it. `None` where that is an image.
+    /// The stage that `--from` means in another one: one before it in the plan. `None` where that is an image.
     pub(super) fn named(&self, stage: usize, from: &str) -> Option<usize> {
         let earlier = &self.nodes[..stage];
         let name = from.to_lowercase();
@@ -190,7 +190,7 @@ impl StageGraph {
 /// What is copied from the context.
 pub(super) fn needed(plan: &Plan) -> Needed {
     let mut paths = Vec::new();
-    for instruction in plan.stages.iter().flat_map(|stage| &stage.instructions) {
+    for instruction in plan.stages.iter().flat_map(instructions) {
         match &instruction.kind {
             Kind::Copy(files) | Kind::Add(files) if files.from.is_empty() => paths.extend(sources(files)),
             Kind::Run(run) => paths.extend(run.mounts.iter().filter(|mount| shows_context(mount)).map(shown_path)),
@@ -199,6 +199,11 @@ pub(super) fn needed(plan: &Plan) -> Needed {
         }
     }
     of_paths(paths)
+}
+
+/// All that is done for a stage, as far as it is known.
+fn instructions(stage: &PlannedStage) -> impl Iterator<Item = &Instruction> {
+    stage.triggers.iter().chain(&stage.instructions)
 }
 
 fn of_paths(mut paths: Vec<String>) -> Needed {
@@ -247,7 +252,7 @@ pub(super) fn named(plan: &Plan, platform: &str, find: impl Fn(&str, &str) -> Op
         if let Base::Image(name) = &stage.base {
             take(name, &stage.platform, None);
         }
-        for instruction in &stage.instructions {
+        for instruction in instructions(stage) {
             match &instruction.kind {
                 Kind::Copy(files) => take(&files.from, "", Some(sources(files).collect())),
                 Kind::Run(run) => {
@@ -309,6 +314,8 @@ mod tests {
             ("FROM a\nRUN --mount=type=$Y,target=/x,src=z b\n", paths(&["z"])),
             ("FROM a\nRUN --mount=type=cache,target=/x --mount=type=secret,id=y --mount=type=ssh b\n", Needed::Nothing),
             ("FROM a AS c\nFROM a\nRUN --mount=from=c,target=/x b\n", Needed::Nothing),
+            ("FROM a AS c\nONBUILD COPY x /\nFROM c\n", paths(&["x"])),
+            ("FROM a\nONBUILD COPY x /\n", Needed::Nothing),
         ] {
             assert_eq!(needed(&plan(text)), wanted, "{text}");
         }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use builder::provenance::Material;
 use engine_api::auth::AuthConfig;
 use image::ImageRecord;
-use oci::Reference;
+use oci::{Digest, Reference};
 
 use super::input::AskLogin;
 use super::lines::Lines;
@@ -31,7 +31,12 @@ pub(super) struct Lookup {
     /// What is taken by names that are no image's.
     pub(super) named: Arc<Named>,
     known: Arc<Known>,
+    held: Held,
 }
+
+/// Images and steps that neither the budget nor a prune takes as long as somebody has this.
+#[derive(Clone, Default)]
+pub struct Held(Arc<Mutex<Vec<Holding>>>);
 
 /// An image by name and platform.
 type Name = (String, String);
@@ -39,8 +44,6 @@ type Name = (String, String);
 /// What all who look up images for a build have in common.
 #[derive(Default)]
 struct Known {
-    /// Images that the budget leaves alone until the build has ended.
-    held: Mutex<Vec<Holding>>,
     /// Images that were looked up already.
     found: Mutex<HashMap<Name, Arc<ImageRecord>>>,
     /// Held by who looks an image up: whoever wants the same finds it then.
@@ -65,6 +68,7 @@ impl Lookup {
             lines,
             named: Arc::new(named),
             known: Arc::default(),
+            held: Held::default(),
         }
     }
 
@@ -123,7 +127,7 @@ impl Lookup {
         if let Ok(images) = here
             && !self.pull
             && let Ok(image) = platforms::choose(&images, name, Some(platform))
-            && self.hold(&image).await
+            && self.hold(&image.id).await
         {
             return Ok(image);
         }
@@ -144,16 +148,18 @@ impl Lookup {
         let images = image::resolve_all(&self.engine.images, name)?;
         let image = platforms::choose(&images, name, Some(platform)).map_err(|err| BuildError::Base(err.into()))?;
         // Who removes it now does so by a user's word.
-        self.hold(&image).await;
+        self.hold(&image.id).await;
         Ok(image)
     }
 
-    /// Whether it is here still; then the budget leaves it here.
-    pub(super) async fn hold(&self, image: &ImageRecord) -> bool {
-        let holding = image_budget::hold(&self.engine, vec![image.id.clone()]).await;
-        let is_here = holding.is_some();
-        lock(&self.known.held).extend(holding);
-        is_here
+    /// Whether it is here still; then it stays until the build has ended, unless a user removes it by its name.
+    pub(super) async fn hold(&self, image: &Digest) -> bool {
+        self.held.add(&self.engine, image).await
+    }
+
+    /// What keeps all that was looked up and built.
+    pub(super) fn held(&self) -> Held {
+        self.held.clone()
     }
 
     /// The user's login at a registry; Docker's hub is known by its old address.
@@ -164,6 +170,22 @@ impl Lookup {
         let own = self.logins.get(domain);
         let hub = (domain == "docker.io").then(|| self.logins.get("https://index.docker.io/v1/")).flatten();
         own.or(hub).cloned()
+    }
+}
+
+impl Held {
+    /// Whether an image is here still, which is one of these then.
+    pub(super) async fn add(&self, engine: &Engine, image: &Digest) -> bool {
+        let holding = image_budget::hold(engine, vec![image.clone()]).await;
+        let is_here = holding.is_some();
+        lock(&self.0).extend(holding);
+        is_here
+    }
+}
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Held").field(&lock(&self.0).len()).finish()
     }
 }
 

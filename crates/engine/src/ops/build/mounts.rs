@@ -16,6 +16,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bridge::Abandoned;
 use builder::mounts::{From, Mounted, Owner, Part, RunMount};
 use oci::runtime::Mount;
 use rustix::fs::{CWD, Mode, OFlags};
@@ -103,7 +104,7 @@ impl Whose {
 }
 
 /// Looks at what mounts show. Blocks: reads all that a bind shows, but of a whole image its layers' names.
-pub(super) fn see(mounts: &[RunMount], whose: Vec<Whose>) -> Result<Vec<Seen>, SourceError> {
+pub(super) fn see(mounts: &[RunMount], whose: Vec<Whose>, abandoned: &Abandoned) -> Result<Vec<Seen>, SourceError> {
     let one = |(mount, whose): (&RunMount, Whose)| {
         let Some(part) = part(mount) else {
             let part = Part { from: From::Nothing, source: "/".to_owned() };
@@ -113,8 +114,12 @@ pub(super) fn see(mounts: &[RunMount], whose: Vec<Whose>) -> Result<Vec<Seen>, S
             (Mounted::Bind(_), Whose::Image(image)) if part.source == "/" && !image.is_files() => {
                 format!("{:?}", image.chain)
             }
-            (Mounted::Bind(_), Whose::Context(context)) => sources::exact(&context.tree, &part.source[1..], true)?,
-            (Mounted::Bind(_), Whose::Image(image)) => sources::exact(&image.tree, &part.source[1..], false)?,
+            (Mounted::Bind(_), Whose::Context(context)) => {
+                sources::exact(&context.tree, &part.source[1..], true, abandoned)?
+            }
+            (Mounted::Bind(_), Whose::Image(image)) => {
+                sources::exact(&image.tree, &part.source[1..], false, abandoned)?
+            }
             _ => String::new(),
         };
         Ok(Seen { whose, part: part.clone(), exact })

@@ -16,6 +16,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use bridge::Abandoned;
 use builder::Plan;
 use builder::cache::key;
 use dockerfile::{Dockerfile, Files, GitAddress};
@@ -207,7 +208,7 @@ impl Lookup {
         }
         let image = self.engine.images.resolve(&image)?;
         // Who removes it now does so by a user's word.
-        self.hold(&image).await;
+        self.hold(&image.id).await;
         Ok(Some(image))
     }
 
@@ -330,9 +331,9 @@ impl Lookup {
     async fn image_of(&self, name: &str, tree: Arc<ImageTree>, platform: &str) -> Result<Arc<ImageRecord>, BuildError> {
         let (engine, platform) = (self.engine.clone(), super::solve::platform(platform)?);
         let about = format!("[context {name}] load from client");
-        let made = bridge::blocking(move || layer_of(&engine, &tree, platform, about)).await?;
+        let made = bridge::abandonable(move |abandoned| layer_of(&engine, &tree, platform, about, abandoned)).await?;
         let image = self.engine.images.resolve(made.as_str())?;
-        self.hold(&image).await;
+        self.hold(&image.id).await;
         Ok(image)
     }
 }
@@ -347,7 +348,13 @@ fn make(place: &Path, tree: &Path) -> io::Result<()> {
 }
 
 /// Makes an image of one layer, unless it is known. Blocks.
-fn layer_of(engine: &Engine, tree: &ImageTree, platform: Platform, about: String) -> Result<Digest, BuildError> {
+fn layer_of(
+    engine: &Engine,
+    tree: &ImageTree,
+    platform: Platform,
+    about: String,
+    abandoned: &Abandoned,
+) -> Result<Digest, BuildError> {
     let files = Files {
         sources: vec![".".to_owned()],
         destination: "/".to_owned(),
@@ -356,7 +363,7 @@ fn layer_of(engine: &Engine, tree: &ImageTree, platform: Platform, about: String
         ..Files::default()
     };
     let failed = |source| BuildError::Source { instruction: "FROM", source };
-    let found = sources::select(&tree.tree, &files, Vec::new()).map_err(failed)?;
+    let found = sources::select(&tree.tree, &files, Vec::new(), abandoned).map_err(failed)?;
     let (config, words) = (Config::default(), vec![about]);
     let depends =
         [vec![format!("{platform:?}"), "context".to_owned()], found.iter().map(|one| one.exact.clone()).collect()];
@@ -365,7 +372,7 @@ fn layer_of(engine: &Engine, tree: &ImageTree, platform: Platform, about: String
         return Ok(known);
     }
     let work = Work::above(engine, None)?;
-    Copying::new(&tree.tree, &work, &files, false)?.run(&found)?;
+    Copying::new(&tree.tree, &work, &files, false, false)?.run(&found)?;
     let history = History {
         created: Some(rfc3339(now_nanos())),
         created_by: words.concat(),

@@ -9,12 +9,10 @@ use std::sync::Arc;
 
 use archive::{Overwrite, Owner, Resolution, TarReader, Unpack, UnpackError};
 use dockerfile::{Dockerfile, ParseError, Patterns};
-use oci::ContainerId;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use tracing::debug;
 
 use super::kept_context::{ContextFiles, ContextName};
-use super::run::MARK;
 use super::tree::Tree;
 use crate::Engine;
 
@@ -122,26 +120,12 @@ impl Drop for PlaceDirectory {
     }
 }
 
-/// Sets aside what builds of an earlier daemon left; answers the containers that they ran.
-pub(crate) fn discard_left_over(data_root: &Path, trash: &Path) -> Vec<ContainerId> {
-    let left = data_root.join("builds");
-    let containers = marked(&left);
-    match std::fs::rename(left, trash.join(stdx::id::random_hex::<8>())) {
+/// Sets aside what builds of an earlier daemon left.
+pub(crate) fn discard_left_over(data_root: &Path, trash: &Path) {
+    match std::fs::rename(data_root.join("builds"), trash.join(stdx::id::random_hex::<8>())) {
         Err(err) if err.kind() != io::ErrorKind::NotFound => debug!(%err, "what earlier builds left stays"),
         _ => {}
     }
-    containers
-}
-
-/// The containers that builds have named.
-fn marked(builds: &Path) -> Vec<ContainerId> {
-    let names = |path: &Path| {
-        // What is not there names nothing.
-        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect::<Vec<_>>()
-    };
-    let of_all = names(builds).into_iter().flat_map(|build| names(&builds.join(build)));
-    of_all.filter_map(|name| name.strip_prefix(MARK)?.parse().ok()).collect()
 }
 
 /// Takes the context and reads its Dockerfile. Blocks.

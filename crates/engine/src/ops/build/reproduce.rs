@@ -5,7 +5,7 @@ use std::sync::Arc;
 use oci::{Digest, Reference};
 
 use super::lines::Lines;
-use super::{BuildError, Reproduce};
+use super::{BuildError, Built, Reproduce};
 use crate::Engine;
 use crate::ops::images;
 
@@ -16,13 +16,17 @@ const SHORT: usize = 12;
 pub(super) async fn reproduce(
     engine: Engine,
     lines: Arc<Lines>,
-    image: String,
+    built: Built,
     names: Vec<Reference>,
     wanted: Reproduce,
-) -> Result<String, BuildError> {
+) -> Result<Built, BuildError> {
+    let Built { image, held } = built;
     let id: Digest = engine.images.resolve(&image)?.id.clone();
     let task = engine.clone();
     let made = bridge::blocking(move || image::clamp(&task.images, &id, wanted.secs, wanted.files)).await?;
+    if let Some(held) = &held {
+        held.add(&engine, &made.id).await;
+    }
     let image = made.id.to_string();
     lines.text(format!(" ---> Times no later than {}: {}\n", wanted.secs, &made.id.hex()[..SHORT])).await;
     lines.image(&image).await;
@@ -31,5 +35,5 @@ pub(super) async fn reproduce(
         images::tag(&engine, &image, &repository, &tag).await.map_err(BuildError::Tag)?;
         lines.text(format!("Successfully tagged {}\n", name.familiar())).await;
     }
-    Ok(image)
+    Ok(Built { image, held })
 }

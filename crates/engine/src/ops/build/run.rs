@@ -1,11 +1,11 @@
 //! `RUN`: a container whose output goes to whoever builds.
 //!
-//! From before it is made until it is removed or left to the user, a file in the build's own directory names it: what a
-//! daemon that dies leaves, the next one removes.
+//! From before it is made until it is removed or left to the user, a file beside the builds' directories is called like it:
+//! what a daemon leaves that dies, or ends in the middle of a build, the next one removes.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,11 +19,10 @@ use oci::image::Healthcheck;
 use oci::{ContainerId, Digest};
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::lines::Lines;
 use super::mounts::Ready;
-use super::receive::Place;
 use super::{BuildError, PartEvent};
 use crate::Engine;
 use crate::connection::Connection;
@@ -44,8 +43,6 @@ const STDERR: u8 = 2;
 pub(super) struct Running {
     engine: Engine,
     id: ContainerId,
-    /// The file that names it.
-    mark: PathBuf,
     /// What it is mounted, as long as it may run.
     mounted: Ready,
     kept: bool,
@@ -59,14 +56,7 @@ impl Running {
     /// Leaves the container to the user.
     pub(super) fn keep(mut self) {
         self.kept = true;
-        self.forget();
-    }
-
-    fn forget(&self) {
-        if let Err(err) = stdx::fs::remove_if_exists(&self.mark) {
-            // It goes with the build's directory.
-            debug!(%err, "the mark of a build's container stays");
-        }
+        forget(&self.engine, &self.id);
     }
 
     /// Removes the container.
@@ -78,7 +68,7 @@ impl Running {
             Ok(()) => format!(" ---> Removed intermediate container {short}\n"),
             Err(err) => format!("Removing intermediate container {short}: {}\n", errdefs::chain(&err)),
         };
-        self.forget();
+        forget(&self.engine, &self.id);
         lines.text(line).await;
     }
 }
@@ -103,9 +93,9 @@ impl Drop for Running {
 async fn give_up(engine: &Engine, id: &ContainerId) {
     for pause in PAUSES {
         match remove::remove(engine, id.as_str(), GONE).await {
-            Ok(()) => return,
+            Ok(()) => return forget(engine, id),
             // It was never made.
-            Err(err) if err.kind() == ErrorKind::NotFound => return,
+            Err(err) if err.kind() == ErrorKind::NotFound => return forget(engine, id),
             Err(err) => warn!(container = %id, err = errdefs::chain(&err), "the container of a build is still there"),
         }
         tokio::time::sleep(pause).await;
@@ -116,22 +106,46 @@ async fn give_up(engine: &Engine, id: &ContainerId) {
 const PAUSES: [Duration; 4] =
     [Duration::from_millis(100), Duration::from_secs(1), Duration::from_secs(10), Duration::from_secs(60)];
 
-/// Removes the containers of builds that an earlier daemon did not end.
+/// Removes the containers of builds that an earlier daemon did not end. A build of ours may have begun already, whose
+/// containers are none of these.
 pub(crate) async fn remove_left_over(engine: Engine, left: Vec<ContainerId>) {
     for id in left {
         give_up(&engine, &id).await;
     }
 }
 
-/// What names of such files begin with.
-pub(super) const MARK: &str = "container-";
+/// The containers of builds that are still to be removed.
+pub(crate) fn left_over(data_root: &Path) -> Vec<ContainerId> {
+    // What is not there names nothing.
+    let entries = std::fs::read_dir(marks(data_root)).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// Where an empty file is called like each container of a build.
+fn marks(data_root: &Path) -> PathBuf {
+    data_root.join("build-containers")
+}
+
+/// Notes a container that is about to be made. Blocks shortly.
+fn note(engine: &Engine, id: &ContainerId) -> std::io::Result<()> {
+    let marks = marks(&engine.config.data_root);
+    std::fs::create_dir_all(&marks)?;
+    std::fs::write(marks.join(id.as_str()), "")
+}
+
+/// Forgets one that is gone, or somebody else's by now.
+fn forget(engine: &Engine, id: &ContainerId) {
+    if let Err(err) = stdx::fs::remove_if_exists(&marks(&engine.config.data_root).join(id.as_str())) {
+        // The next daemon finds nothing that is called so, or removes what the user was left.
+        warn!(%err, "the mark of a build's container stays");
+    }
+}
 
 /// Whose command is run.
 #[derive(Clone, Copy)]
 pub(super) struct Whose<'a> {
     pub(super) engine: &'a Engine,
     pub(super) lines: &'a Lines,
-    pub(super) place: &'a Place,
 }
 
 /// The network of a command, of the build's own and the one that the command asks for. Who wrote the Dockerfile is not
@@ -147,7 +161,7 @@ pub(super) fn network(build: &str, wanted: RunNetwork) -> Result<&str, BuildErro
 
 /// Runs a command above an image to its end; answers its container, and its code or why it was not begun.
 pub(super) async fn run(
-    Whose { engine, lines, place }: Whose<'_>,
+    Whose { engine, lines }: Whose<'_>,
     stage: &Stage,
     image: Option<&Digest>,
     step: &RunStep,
@@ -170,7 +184,9 @@ pub(super) async fn run(
     };
     let request = CreateRequest { config, host_config: Some(host), networking_config: None };
     let unrecorded = std::mem::take(&mut mounted.unrecorded);
-    let (running, warnings) = make(engine, place, request, mounted).await?;
+    // With BuildKit a command writes to the image wherever a volume will be.
+    let options = CreateOptions { without_volumes: stage.buildkit, ..CreateOptions::default() };
+    let (running, warnings) = make(engine, options, request, mounted).await?;
     let id = running.id().clone();
     if let Some(container) = engine.containers.get(&id) {
         container.live().unrecorded = Arc::new(unrecorded);
@@ -192,18 +208,17 @@ pub(super) async fn run(
 /// Makes a container that goes when nobody waits for it any more, and tells what the user should know of it.
 async fn make(
     engine: &Engine,
-    place: &Place,
+    options: CreateOptions,
     request: CreateRequest,
     mounted: Ready,
 ) -> Result<(Running, Vec<String>), BuildError> {
     let id = create::random_id();
-    let mark = place.join(&format!("{MARK}{id}"));
-    std::fs::write(&mark, "").map_err(BuildError::Script)?;
+    note(engine, &id).map_err(BuildError::Script)?;
     let own = engine.clone();
     let work = async move {
         let engine = own;
-        let running = Running { engine: engine.clone(), id: id.clone(), mark, mounted, kept: false };
-        let created = create::create_as(&engine, id, CreateOptions::default(), request).await;
+        let running = Running { engine: engine.clone(), id: id.clone(), mounted, kept: false };
+        let created = create::create_as(&engine, id, options, request).await;
         created.map(|created| (running, created.warnings)).map_err(BuildError::Create)
     };
     // Whoever gives up meanwhile drops what this answers, and the container with it.

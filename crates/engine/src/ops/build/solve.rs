@@ -16,7 +16,7 @@ mod stage;
 
 use std::sync::Arc;
 
-use builder::{Arguments, Base, Plan, Platforms, Wanted};
+use builder::{Arguments, Base, Plan, PlannedStage, Platforms, Wanted};
 use dockerfile::{Dockerfile, Kind};
 use dockerfile_checks::Checking;
 use oci::image::Platform;
@@ -37,7 +37,7 @@ use super::named::{Named, NamedContext};
 use super::receive;
 use super::remote_context::{self, FetchedContext};
 use super::turns::Turns;
-use super::{BuildError, BuildOptions, PartEvent, full_name, space, used};
+use super::{BuildError, BuildOptions, Built, PartEvent, full_name, space, used};
 use crate::Engine;
 use crate::ops::image_budget;
 use crate::ops::{images, import};
@@ -55,7 +55,7 @@ enum Ready {
     Fetched(FetchedContext),
 }
 
-/// Builds; answers the image's id.
+/// Builds.
 pub(super) async fn build(
     engine: Engine,
     options: BuildOptions,
@@ -63,7 +63,7 @@ pub(super) async fn build(
     (input, named): (Input, Vec<NamedContext>),
     client: Client,
     lines: Arc<Lines>,
-) -> Result<String, BuildError> {
+) -> Result<Built, BuildError> {
     let named = Named::new(named);
     let (task, told) = (engine.clone(), lines.clone());
     let input = match input {
@@ -103,10 +103,11 @@ pub(super) async fn build(
         lines.failed().await;
         return Err(err);
     }
+    let held = lookup.held();
     let imports = Imports::open(&engine, &options, &platform(&options.platform)?, &lookup, &lines).await;
     // Who has the files sent is BuildKit's client.
-    let inherits = files.is_some();
-    let beginning = Beginning { engine, options, context, client, lookup, lines, plan, arguments, imports, inherits };
+    let buildkit = files.is_some();
+    let beginning = Beginning { engine, options, context, client, lookup, lines, plan, arguments, imports, buildkit };
     let common = Arc::new(Common::new(beginning));
     let begun = match files {
         Some((checking, files)) => prepare(&common, checking, files).await,
@@ -117,7 +118,8 @@ pub(super) async fn build(
     };
     begun?;
     let image = stages(&common).await?;
-    finish(&common, image, names).await
+    let image = finish(&common, image, names).await?;
+    Ok(Built { image, held: Some(held) })
 }
 
 /// The stages that are built, and the arguments that they begin with.
@@ -197,6 +199,7 @@ async fn prepare(common: &Arc<Common>, checking: Checking, files: SentFiles) -> 
 async fn metadata(common: &Arc<Common>) -> Result<bool, BuildError> {
     let mut looking = JoinSet::new();
     let mut has_triggers = false;
+    common.plan.stages.iter().try_for_each(check_platform)?;
     for (name, platform) in graph::images(&common.plan) {
         if looking.len() >= STAGES_MAX {
             let found = first(&mut looking).await.transpose().map_err(|failed| *failed.why)?;
@@ -240,6 +243,13 @@ async fn one_image(
             Err(Failed { place: 0, lines, why: Box::new(why) })
         }
     }
+}
+
+/// Refuses what a stage says of its platform, if that is none.
+fn check_platform(planned: &PlannedStage) -> Result<(), BuildError> {
+    let platform = &planned.platform;
+    let checked = if platform.is_empty() { Ok(()) } else { engine_api::platform::parse(platform).map(drop) };
+    checked.map_err(|source| BuildError::StagePlatform { platform: platform.clone(), source })
 }
 
 /// A stage's platform, or the build's.

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use bridge::Abandoned;
 use dockerfile::{Files, GitAddress, GitAddressError, glob_match};
 use registry_client::WebError;
 use rustix::io::Errno;
@@ -88,8 +89,13 @@ pub enum SourceError {
     },
 }
 
-/// What is copied, in order; `remote` is what comes from the web. Reads all of the rest.
-pub(super) fn select(tree: &Tree, files: &Files, remote: Vec<Source>) -> Result<Vec<Source>, SourceError> {
+/// What is copied, in order; `remote` is what comes from the web. Reads all of the rest, as long as somebody waits for it.
+pub(super) fn select(
+    tree: &Tree,
+    files: &Files,
+    remote: Vec<Source>,
+    abandoned: &Abandoned,
+) -> Result<Vec<Source>, SourceError> {
     let (mut found, mut remote) = (Vec::new(), remote.into_iter());
     for named in &files.sources {
         if is_git(named) {
@@ -110,7 +116,7 @@ pub(super) fn select(tree: &Tree, files: &Files, remote: Vec<Source>) -> Result<
         let passes = path.split('/').any(|part| matches!(part, "." | "..")) && cleaned != "/";
         let path = if passes { &cleaned[1..] } else { path };
         if !has_wildcards(path) {
-            found.push(one(tree, path, files.from.is_empty())?);
+            found.push(one(tree, path, files.from.is_empty(), abandoned)?);
             continue;
         }
         let failed = |err: Errno| SourceError::Read { path: path.to_owned(), source: err.into() };
@@ -119,7 +125,7 @@ pub(super) fn select(tree: &Tree, files: &Files, remote: Vec<Source>) -> Result<
         for fit in tree.walk("", levels).map_err(failed)? {
             let fit = String::from_utf8_lossy(&fit);
             if glob_match(&pattern[1..], &fit) {
-                found.push(one(tree, &fit, files.from.is_empty())?);
+                found.push(one(tree, &fit, files.from.is_empty(), abandoned)?);
             }
         }
     }
@@ -146,12 +152,12 @@ fn all(kind: &str, sums: &[String]) -> String {
     format!("{kind}:{}", hex(hash))
 }
 
-/// All that whoever sees a part of a tree depends on. Reads all of it.
-pub(super) fn exact(tree: &Tree, path: &str, context: bool) -> Result<String, SourceError> {
-    one(tree, path, context).map(|source| source.exact)
+/// All that whoever sees a part of a tree depends on. Reads all of it, as long as somebody waits for it.
+pub(super) fn exact(tree: &Tree, path: &str, context: bool, abandoned: &Abandoned) -> Result<String, SourceError> {
+    one(tree, path, context, abandoned).map(|source| source.exact)
 }
 
-fn one(tree: &Tree, path: &str, context: bool) -> Result<Source, SourceError> {
+fn one(tree: &Tree, path: &str, context: bool, abandoned: &Abandoned) -> Result<Source, SourceError> {
     let failed = |source: io::Error| SourceError::Read { path: path.to_owned(), source };
     let found = match tree.find(path) {
         Err(Errno::NOENT | Errno::NOTDIR) if context => return Err(SourceError::NotInContext(path.to_owned())),
@@ -168,7 +174,7 @@ fn one(tree: &Tree, path: &str, context: bool) -> Result<Source, SourceError> {
                     known.sum
                 }
                 None => {
-                    let sum = tree.sum(path)?;
+                    let sum = tree.sum(path, abandoned)?;
                     exact.add(path, &tree.look(path)?, &sum);
                     sum
                 }
@@ -183,7 +189,7 @@ fn one(tree: &Tree, path: &str, context: bool) -> Result<Source, SourceError> {
         all("dir", &sums)
     } else {
         // A link that is named itself is what it leads to.
-        let sum = tree.sum(path.as_bytes()).map_err(failed)?;
+        let sum = tree.sum(path.as_bytes(), abandoned).map_err(failed)?;
         exact.add(b"", &Looked { stat: found.stat, link: Vec::new() }, &sum);
         files.push((path.to_owned(), sum.clone()));
         format!("file:{sum}")
@@ -296,7 +302,7 @@ mod tests {
     #[test]
     fn what_is_named_is_found() {
         let (_directory, tree) = tree();
-        let paths = |sources: &[&str]| match select(&tree, &files(sources), Vec::new()) {
+        let paths = |sources: &[&str]| match select(&tree, &files(sources), Vec::new(), &Abandoned::default()) {
             Ok(found) => found.into_iter().map(|source| source.path).collect::<Vec<_>>().join(" "),
             Err(err) => err.to_string(),
         };
@@ -320,7 +326,8 @@ mod tests {
     #[test]
     fn sums_tell_what_is_in_a_file() {
         let (directory, tree) = tree();
-        let sum = |path: &str| select(&tree, &files(&[path]), Vec::new()).unwrap()[0].sum.clone();
+        let sum =
+            |path: &str| select(&tree, &files(&[path]), Vec::new(), &Abandoned::default()).unwrap()[0].sum.clone();
         let (file, link, all) = (sum("file.txt"), sum("link"), sum("sub"));
         assert!(file.starts_with("file:") && all.starts_with("dir:"));
         // A link is what it leads to.
@@ -338,7 +345,7 @@ mod tests {
         symlink("a", root.join("one")).unwrap();
         symlink("deep/b", root.join("two")).unwrap();
         fs::write(root.join(odd(1)), "odd").unwrap();
-        let of = || select(&tree, &files(&["sub"]), Vec::new()).unwrap().remove(0);
+        let of = || select(&tree, &files(&["sub"]), Vec::new(), &Abandoned::default()).unwrap().remove(0);
         let before = of();
         assert_eq!(before, of());
         change(&root);
@@ -385,7 +392,8 @@ mod tests {
     fn a_file_is_copied_as_it_is_named() {
         let (directory, tree) = tree();
         symlink("sub/a", directory.path().join("another")).unwrap();
-        let exact = |path: &str| select(&tree, &files(&[path]), Vec::new()).unwrap().remove(0).exact;
+        let exact =
+            |path: &str| select(&tree, &files(&[path]), Vec::new(), &Abandoned::default()).unwrap().remove(0).exact;
         assert_ne!(exact("link"), exact("another"));
         assert_eq!(exact("link"), exact("link"));
     }

@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
+use bridge::Abandoned;
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use rustix::path::Arg;
@@ -167,7 +168,9 @@ impl Tree {
 
     /// What dockerd calls the sum of a file: of what a tar would say of it but its time, and of its bytes (moby
     /// pkg/tarsum, version 1). A link that leads nowhere has its own path for one.
-    pub(super) fn sum(&self, path: &[u8]) -> io::Result<String> {
+    ///
+    /// Files may be as long as somebody likes who sends only what is not zero: it ends when nobody waits for it any more.
+    pub(super) fn sum(&self, path: &[u8], abandoned: &Abandoned) -> io::Result<String> {
         let found = match self.find(path) {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(String::from_utf8_lossy(path).into_owned()),
             found => found?,
@@ -183,6 +186,9 @@ impl Tree {
             let mut file = File::from(archive::reopen(&found.place, OFlags::RDONLY)?);
             let mut piece = vec![0; PIECE_BYTES.min(usize::try_from(found.stat.st_size).unwrap_or(PIECE_BYTES))];
             loop {
+                if abandoned.is_so() {
+                    return Err(io::Error::other("nobody waits for it any more"));
+                }
                 match file.read(&mut piece) {
                     Ok(0) => break,
                     Ok(count) => hash.update(&piece[..count]),
@@ -285,6 +291,26 @@ mod tests {
             assert!(victim.exists(), "{path}");
         }
         assert!(root.join("sub").exists());
+    }
+
+    #[test]
+    fn nothing_is_read_for_nobody() {
+        let directory = tempfile::tempdir().unwrap();
+        // It would take hours.
+        fs::File::create(directory.path().join("long")).unwrap().set_len(8 << 40).unwrap();
+        let tree = tree_in(directory.path());
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (sender, ended) = std::sync::mpsc::channel();
+        runtime.block_on(async move {
+            let (begun, has_begun) = tokio::sync::oneshot::channel();
+            let summing = tokio::spawn(bridge::abandonable(move |abandoned| {
+                begun.send(()).unwrap();
+                let _ = sender.send(tree.sum(b"long", abandoned));
+            }));
+            has_begun.await.unwrap();
+            summing.abort();
+        });
+        assert!(ended.recv().unwrap().is_err());
     }
 
     #[test]

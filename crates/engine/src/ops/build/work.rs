@@ -18,6 +18,9 @@ use crate::view::mount_detached;
 /// Mode of directories that nobody says anything about.
 const DIRECTORY_MODE: u32 = 0o755;
 
+/// How many links that lead to links are followed: as many as the kernel does (path_resolution(7)).
+const LINKS_MAX: usize = 40;
+
 /// Why a tree is not there. The rest of the sentence is the system's.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkError {
@@ -62,17 +65,52 @@ impl Work {
     /// Makes a directory and those above it, where they are missing.
     pub(super) fn make_directories(&self, path: &str, owner: (u32, u32)) -> Result<(), WorkError> {
         let failed = |err: Errno| WorkError::Directory { path: path.to_owned(), source: err.into() };
+        self.directories_of(path, owner, LINKS_MAX).map_err(failed)
+    }
+
+    fn directories_of(&self, path: &str, owner: (u32, u32), links: usize) -> Result<(), Errno> {
         let mut above = String::new();
         for part in path.split('/').filter(|part| !part.is_empty()) {
             let whole = format!("{above}/{part}");
             match tree::open(self.root(), &*whole, OFlags::PATH | OFlags::DIRECTORY) {
                 Ok(_) => {}
-                Err(Errno::NOENT) => self.make(&above, part, owner).map_err(failed)?,
-                Err(err) => return Err(failed(err)),
+                // A link may lead to where nothing is yet: that is made, too.
+                Err(Errno::NOENT) => match self.target(&above, part) {
+                    Some(_) if links == 0 => return Err(Errno::LOOP),
+                    Some(target) => self.directories_of(&target, owner, links - 1)?,
+                    None => self.make(&above, part, owner)?,
+                },
+                Err(err) => return Err(err),
             }
             above = whole;
         }
         Ok(())
+    }
+
+    /// Where something is, links followed, of which the last one may lead to nothing.
+    pub(super) fn real(&self, path: &str) -> String {
+        let tree = self.root().try_clone().ok().and_then(|root| Tree::new(root).ok());
+        let mut path = path.to_owned();
+        for _ in 0..LINKS_MAX {
+            if let Some(found) = tree.as_ref().and_then(|tree| tree.find(&*path).ok()) {
+                return format!("/{}", found.path);
+            }
+            let (above, name) = path.rsplit_once('/').unwrap_or(("", &path));
+            match self.target(above, name) {
+                Some(target) => path = target,
+                None => break,
+            }
+        }
+        path
+    }
+
+    /// Where a link leads to, as a path from the root; `None` of what is no link.
+    fn target(&self, above: &str, name: &str) -> Option<String> {
+        let whole = format!("{above}/{name}");
+        let place = tree::open(self.root(), &*whole, OFlags::PATH | OFlags::NOFOLLOW).ok()?;
+        // An empty path means the link itself (readlinkat(2)); of anything else there is none.
+        let target = rustix::fs::readlinkat(&place, c"", Vec::new()).ok()?.into_string().ok()?;
+        Some(if target.starts_with('/') { target } else { format!("{above}/{target}") })
     }
 
     fn make(&self, above: &str, name: &str, (uid, gid): (u32, u32)) -> Result<(), Errno> {

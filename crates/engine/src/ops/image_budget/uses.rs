@@ -5,11 +5,13 @@ use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
 
+use image::ImageRecord;
 use oci::Digest;
 use tracing::warn;
 
 use crate::Engine;
 use crate::clock::now_nanos;
+use crate::ops::images::created_nanos;
 use crate::sync::lock;
 
 /// In memory; [`keep`] writes down the times.
@@ -18,7 +20,12 @@ pub(crate) struct Uses {
     last_nanos: Mutex<HashMap<Digest, i64>>,
     /// How many builds and pushes need an image.
     held: Mutex<HashMap<Digest, usize>>,
+    /// Steps of builds that are being recorded: the image below each, and since when, in nanoseconds since 1970.
+    expected: Mutex<Vec<Expected>>,
 }
+
+/// What a build is about to record and hold.
+type Expected = (Option<Digest>, i64);
 
 impl Uses {
     /// What was kept; what cannot be read is forgotten.
@@ -26,7 +33,7 @@ impl Uses {
         let text = fs::read(data_root.join(FILE)).unwrap_or_default();
         let kept: HashMap<String, i64> = serde_json::from_slice(&text).unwrap_or_default();
         let kept = kept.into_iter().filter_map(|(id, nanos)| Some((id.parse().ok()?, nanos)));
-        Uses { last_nanos: Mutex::new(kept.collect()), held: Mutex::default() }
+        Uses { last_nanos: Mutex::new(kept.collect()), held: Mutex::default(), expected: Mutex::default() }
     }
 
     /// Nanoseconds since 1970, as far as is known.
@@ -42,6 +49,12 @@ impl Uses {
     /// Whether a build or a push needs it.
     pub(super) fn is_held(&self, id: &Digest) -> bool {
         lock(&self.held).contains_key(id)
+    }
+
+    /// Whether a build or a push needs an image, or a build is about to.
+    pub(crate) fn is_needed(&self, image: &ImageRecord) -> bool {
+        let is = |(below, since): &Expected| *below == image.parent && created_nanos(image) >= *since;
+        self.is_held(&image.id) || lock(&self.expected).iter().any(is)
     }
 }
 
@@ -74,7 +87,29 @@ pub(crate) fn keep(engine: &Engine) {
     }
 }
 
-/// Images that the budget leaves alone until this is dropped.
+/// As long as it is there, a prune leaves the step of a build that comes above an image.
+pub(crate) struct Expecting {
+    engine: Engine,
+    expected: Expected,
+}
+
+/// Announces a step, until who records it holds it: what is recorded and not held would be a prune's.
+pub(crate) fn expect(engine: &Engine, below: Option<&Digest>) -> Expecting {
+    let expected = (below.cloned(), now_nanos());
+    lock(&engine.image_uses.expected).push(expected.clone());
+    Expecting { engine: engine.clone(), expected }
+}
+
+impl Drop for Expecting {
+    fn drop(&mut self) {
+        let mut all = lock(&self.engine.image_uses.expected);
+        if let Some(own) = all.iter().position(|expected| *expected == self.expected) {
+            all.swap_remove(own);
+        }
+    }
+}
+
+/// Images that the budget and prunes leave alone until this is dropped.
 pub(crate) struct Holding {
     engine: Engine,
     ids: Vec<Digest>,

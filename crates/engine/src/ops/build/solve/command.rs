@@ -16,8 +16,8 @@ use crate::ops::build::mounts::{self, Made, Ready, Seen};
 use crate::ops::build::run::{self, Running, Whose};
 use crate::ops::build::work::tree_of;
 use crate::ops::build::{BuildError, BuildLine, cache, caches, client_files, leaks};
-use crate::ops::commit;
 use crate::ops::create::snapshot_key;
+use crate::ops::{commit, image_budget};
 
 impl StageSolver {
     pub(super) async fn run(&mut self, step: Step, run: RunStep) -> Result<(), BuildError> {
@@ -29,7 +29,12 @@ impl StageSolver {
         let seen = see(&run.mounts, whose).await?;
         let mut more = vec![format!("network={:?}", run.network), format!("script={:?}", run.script)];
         more.extend(run.mounts.iter().zip(&seen).map(|(mount, seen)| mounts::words(mount, seen)));
-        let facts = facts(&step, &run, &seen);
+        let mut facts = facts(&step, &run, &seen);
+        // What it writes to the places of volumes is lost with dockerd's classic builder alone.
+        if common.buildkit && self.stage.config.volumes.as_ref().is_some_and(|volumes| !volumes.is_empty()) {
+            more.push("volumes=written".to_owned());
+            facts.is_told_whole = false;
+        }
         let step = self.keyed(step.words, &more, facts);
         if self.known(&step).await {
             return Ok(());
@@ -44,7 +49,7 @@ impl StageSolver {
         let _begun = common.begin_step().await;
         let ready = self.ready(&run, seen, leases).await?;
         let (made, secrets) = (self.made(&ready).await?, ready.secrets.clone());
-        let whose = Whose { engine: &common.engine, lines: &self.lines, place: &common.context.place };
+        let whose = Whose { engine: &common.engine, lines: &self.lines };
         let ran = run::run(whose, &self.stage, self.image.as_ref(), &run, host, script, ready).await;
         let (running, ended) = ran?;
         // What it was mounted is not there any more: nobody could start it again.
@@ -59,6 +64,7 @@ impl StageSolver {
             return Err(BuildError::Leak { id: leak.id, path: leak.path });
         }
         let (engine, config, parent) = (self.common.engine.clone(), self.stage.config.clone(), self.parent()?);
+        let _expected = image_budget::expect(&self.common.engine, self.image.as_ref());
         let (container, history) = (snapshot_key(running.id()), history(&self.stage, &step.words));
         let platform = self.platform.clone();
         let key = step.key.clone();
@@ -71,6 +77,7 @@ impl StageSolver {
             Ok::<_, BuildError>(image)
         });
         let image = recorded.await?;
+        common.lookup.hold(&image).await;
         self.came_to(key, image);
         match common.options.remove || force {
             true => running.remove(&self.lines).await,
@@ -176,6 +183,6 @@ fn facts(step: &Step, run: &RunStep, seen: &[Seen]) -> Facts {
 /// Looks at what mounts show.
 async fn see(mounts: &[RunMount], whose: Vec<mounts::Whose>) -> Result<Vec<Seen>, BuildError> {
     let mounts = mounts.to_vec();
-    let seen = bridge::blocking(move || mounts::see(&mounts, whose)).await;
+    let seen = bridge::abandonable(move |abandoned| mounts::see(&mounts, whose, abandoned)).await;
     seen.map_err(|source| BuildError::Source { instruction: "RUN", source })
 }

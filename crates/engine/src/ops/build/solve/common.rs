@@ -46,8 +46,8 @@ pub(super) struct Common {
     pub(super) arguments: Arguments,
     /// The same, with the names that stages know.
     merged: Mutex<Arguments>,
-    /// Whether a stage knows the arguments of the one that it begins with: with BuildKit it does.
-    inherits: bool,
+    /// Whether it is built as BuildKit does, where dockerd's classic builder does something else.
+    pub(super) buildkit: bool,
     inherited: Mutex<HashMap<usize, Arc<Arguments>>>,
     /// Caches of commands with which the build has begun anew.
     pub(super) renewed: Mutex<caches::Renewed>,
@@ -87,12 +87,12 @@ pub(super) struct Beginning {
     pub(super) plan: Plan,
     pub(super) arguments: Arguments,
     pub(super) imports: Imports,
-    pub(super) inherits: bool,
+    pub(super) buildkit: bool,
 }
 
 impl Common {
     pub(super) fn new(beginning: Beginning) -> Common {
-        let Beginning { engine, options, context, client, lookup, lines, plan, arguments, imports, inherits } =
+        let Beginning { engine, options, context, client, lookup, lines, plan, arguments, imports, buildkit } =
             beginning;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Common {
@@ -113,7 +113,7 @@ impl Common {
             lines,
             plan,
             merged: Mutex::new(arguments.clone()),
-            inherits,
+            buildkit,
             inherited: Mutex::default(),
             arguments,
         }
@@ -132,7 +132,8 @@ impl Common {
     /// Notes what a stage came to, and which arguments it knows.
     pub(super) fn finish(&self, stage: usize, outcome: StageOutcome, arguments: Arguments) -> Result<(), BuildError> {
         lock(&self.merged).merge(&arguments);
-        if self.inherits && self.graph.is_base(stage) {
+        // With BuildKit a stage knows the arguments of the one that it begins with.
+        if self.buildkit && self.graph.is_base(stage) {
             let mut inherited = lock(&self.inherited);
             let bytes: usize = inherited.values().map(|arguments| arguments.stage_bytes()).sum();
             if bytes + arguments.stage_bytes() > INHERITED_MAX {

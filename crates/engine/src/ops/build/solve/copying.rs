@@ -25,9 +25,9 @@ impl StageSolver {
             let remotes = if add { self.remotes(&files, fetches).await.map_err(failed)? } else { Vec::new() };
             let (context, wanted, from) = (common.context.clone(), files.clone(), from.clone());
             let remote = remotes.iter().map(Remote::source).collect();
-            let (from, found) = bridge::blocking(move || {
+            let (from, found) = bridge::abandonable(move |abandoned| {
                 let tree = from.as_ref().map_or(&context.tree, |from| &from.tree);
-                let found = sources::select(tree, &wanted, remote);
+                let found = sources::select(tree, &wanted, remote, abandoned);
                 (from, found)
             })
             .await;
@@ -38,10 +38,10 @@ impl StageSolver {
                 arguments: Vec::new(),
                 files: found.iter().flat_map(|source| source.files.iter().cloned()).collect(),
                 exact: words.last().cloned().unwrap_or_default() + &exacts(&found).join(" "),
-                options: copy_options(&files),
+                options: copy_options(&files, common.buildkit),
                 is_told_whole: is_told_whole(&files),
             };
-            let keyed = self.keyed(words, &copy_key(&found, &files), facts);
+            let keyed = self.keyed(words, &copy_key(&found, &files, common.buildkit), facts);
             // What was not known when it was asked about is not either when it has come.
             if !fetches && self.known(&keyed).await {
                 return Ok(());
@@ -52,12 +52,12 @@ impl StageSolver {
                 false => fetches = true,
             }
         };
-        let context = common.context.clone();
+        let (context, buildkit) = (common.context.clone(), common.buildkit);
         self.record(keyed, move |engine, parent| {
             let work = Work::above(engine, parent)?;
             let tree = from.as_ref().map_or(&context.tree, |from| &from.tree);
             let remote = remote::tree(&context.place).map_err(BuildError::Remote)?;
-            Copying::new(tree, &work, &files, add)?.with_remote(remote.as_ref()).run(&found)?;
+            Copying::new(tree, &work, &files, add, buildkit)?.with_remote(remote.as_ref()).run(&found)?;
             Ok(Some(work))
         })
         .await
@@ -88,18 +88,26 @@ impl StageSolver {
 /// Whether history says all that a copy depends on.
 fn is_told_whole(files: &Files) -> bool {
     let has_flags = !files.chmod.is_empty() || !files.exclude.is_empty() || files.parents || files.unpack.is_some();
-    !has_flags && files.from.is_empty()
+    !has_flags && files.from.is_empty() && !is_name_alone(&files.chown)
+}
+
+/// Whether files get the group of a user, which builders know in two ways.
+fn is_name_alone(chown: &str) -> bool {
+    !chown.is_empty() && !chown.contains(':') && chown.parse::<u32>().is_err()
 }
 
 /// What else a copy depends on.
-fn copy_key(found: &[Source], files: &Files) -> Vec<String> {
-    [copy_options(files), exacts(found)].concat()
+fn copy_key(found: &[Source], files: &Files, buildkit: bool) -> Vec<String> {
+    [copy_options(files, buildkit), exacts(found)].concat()
 }
 
-fn copy_options(files: &Files) -> Vec<String> {
+fn copy_options(files: &Files, buildkit: bool) -> Vec<String> {
     let options = format!("{:?} {} {:?}", files.exclude, files.parents, files.unpack);
     // Files of an image keep their owners.
-    vec![files.chmod.clone(), options, format!("from={}", !files.from.is_empty())]
+    let mut all = vec![files.chmod.clone(), options, format!("from={}", !files.from.is_empty())];
+    // His own group is another one than the one of his name.
+    all.extend((buildkit && is_name_alone(&files.chown)).then(|| "group=user's".to_owned()));
+    all
 }
 
 fn exacts(found: &[Source]) -> Vec<String> {

@@ -12,6 +12,7 @@ use oci::image::{ExecConfig, History, Platform};
 use snapshot::Stubs;
 
 use super::super::cache::Keyed;
+use super::super::copy::owner_of_user;
 use super::super::explain::{self, Explanation, Ingredients, Reason};
 use super::super::exports::Done;
 use super::super::graph::{self, Names, StageBase};
@@ -22,10 +23,10 @@ use super::super::turns::Turns;
 use super::super::work::{ImageTree, Work};
 use super::super::{BuildError, BuildLine, BuildOptions, PartEvent, cache, full_name, mounts};
 use super::common::{Common, StageImage};
-use super::{announce_step, platform, short};
+use super::{announce_step, check_platform, platform, short};
 use crate::Engine;
 use crate::clock::{now_nanos, rfc3339};
-use crate::ops::commit;
+use crate::ops::{commit, image_budget};
 
 /// Nobody but us writes to the tree of a copy.
 const NO_STUBS: Stubs<'static> = Stubs { files: &[], links: &[], directories: &[] };
@@ -107,6 +108,10 @@ impl StageSolver {
             solver.instruction(instruction, index >= literal_from).await?;
             lines.text(format!(" ---> {}\n", short(solver.image.as_ref()))).await;
         }
+        // With BuildKit an outcome of nothing is an image, too.
+        if solver.image.is_none() && common.buildkit && place + 1 == common.plan.stages.len() {
+            solver.image = Some(image_of_nothing(&solver).await?);
+        }
         if let Some(image) = &solver.image {
             lines.tell(BuildLine::Image(image.to_string())).await;
         }
@@ -122,7 +127,7 @@ impl StageSolver {
         let empty = ExecConfig::default();
         let config = base.as_ref().map_or(&empty, |base| &base.config.config);
         let escape = common.context.dockerfile.escape;
-        let (stage, triggers) = Stage::begin(config, "", common.arguments_of(place), escape);
+        let (stage, triggers) = Stage::begin(config, common.buildkit, common.arguments_of(place), escape);
         names.add(triggers.len());
         let image = base.map(|base| base.id.clone());
         let platform = platform(wanted_platform(&common, planned))?;
@@ -275,6 +280,11 @@ impl StageSolver {
             None => imported(self, step).await,
             found => found,
         };
+        // A prune may have been faster.
+        let found = match found {
+            Some(image) if self.common.lookup.hold(&image).await => Some(image),
+            _ => None,
+        };
         self.explain(step, found.is_some()).await;
         match found {
             Some(image) => {
@@ -302,15 +312,18 @@ impl StageSolver {
     async fn configure(&mut self, step: Step, path: Option<String>) -> Result<(), BuildError> {
         let common = self.common.clone();
         let _begun = common.begin_step().await;
-        let facts = Facts { does: step.words.join(" "), is_told_whole: true, ..Facts::default() };
-        let step = self.keyed(step.words, &[], facts);
+        // With BuildKit the user of the stage gets what is made.
+        let user = Some(&self.stage.config.user).filter(|user| path.is_some() && common.buildkit && !user.is_empty());
+        let (user, more) = (user.cloned(), user.map(|user| format!("owner={user}")));
+        let facts = Facts { does: step.words.join(" "), is_told_whole: user.is_none(), ..Facts::default() };
+        let step = self.keyed(step.words, more.as_slice(), facts);
         if self.known(&step).await {
             return Ok(());
         }
         self.record(step, move |engine, parent| {
             let Some(path) = path else { return Ok(None) };
             let work = Work::above(engine, parent)?;
-            work.make_directories(&path, (0, 0))?;
+            work.make_directories(&path, user.map_or((0, 0), |user| owner_of_user(&work, &user)))?;
             Ok(Some(work))
         })
         .await
@@ -324,6 +337,7 @@ impl StageSolver {
     ) -> Result<(), BuildError> {
         let (engine, config) = (self.common.engine.clone(), self.stage.config.clone());
         let (parent, platform) = (self.parent()?, self.platform.clone());
+        let _expected = image_budget::expect(&self.common.engine, self.image.as_ref());
         let (step, key) = (history(&self.stage, &keyed.words), keyed.key.clone());
         let recorded = bridge::blocking(move || {
             let work = make(&engine, parent.as_deref())?;
@@ -333,6 +347,7 @@ impl StageSolver {
             Ok::<_, BuildError>(image)
         });
         let image = recorded.await?;
+        self.common.lookup.hold(&image).await;
         self.came_to(key, image);
         Ok(())
     }
@@ -364,6 +379,16 @@ impl StageSolver {
         };
         common.tree(image).await.map(Some)
     }
+}
+
+/// An image that says what a stage says, and has no files.
+async fn image_of_nothing(solver: &StageSolver) -> Result<Digest, BuildError> {
+    let engine = solver.common.engine.clone();
+    let _expected = image_budget::expect(&engine, None);
+    let (config, platform) = (solver.stage.config.clone(), solver.platform.clone());
+    let image = bridge::blocking(move || commit::build_nothing(&engine, &config, platform)).await?;
+    solver.common.lookup.hold(&image).await;
+    Ok(image)
 }
 
 /// What a step came to elsewhere; it is known here then.
@@ -420,6 +445,7 @@ async fn base(
     names: &mut Names,
 ) -> Result<(Option<Arc<ImageRecord>>, Option<usize>), BuildError> {
     let planned = &common.plan.stages[place];
+    check_platform(planned)?;
     let words = match &planned.base {
         Base::Image(name) => match common.lookup.named.base_words(name, wanted_platform(common, planned)) {
             BaseWords::Usual => Some(names.next(&format!("FROM {}", full_name(name)))),

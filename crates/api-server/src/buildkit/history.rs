@@ -102,7 +102,12 @@ impl Recording {
     pub(super) async fn end(mut self, outcome: Option<&Outcome>, ended: Result<&BTreeMap<String, String>, &Status>) {
         let Some(record) = self.record.take() else { return };
         let (record, blobs) = ended_record(record, &self.build, outcome, ended);
-        keep(&self.histories, &self.engine, record, blobs).await;
+        let (histories, engine) = (self.histories.clone(), self.engine.clone());
+        // A client that goes now must not leave it among those that go on.
+        let keeping = tokio::spawn(async move { keep(&histories, &engine, record, blobs).await });
+        if let Err(err) = keeping.await {
+            warn!(%err, "a build is not remembered");
+        }
     }
 }
 

@@ -162,3 +162,24 @@ fn privileged_a_command_for_another_machine_fails_as_it_does_there() {
         assert!(printed.contains("exec format error"), "{printed}");
     });
 }
+
+#[test]
+fn privileged_buildx_has_the_same_bytes_twice_where_times_are_rewritten() {
+    plugged(|plugged| {
+        if plugged.at.daemon.is_foreign() {
+            return testkit::skip::report("buildx asks dockerd for no layouts without containerd's store");
+        }
+        let directory =
+            context(&[("Dockerfile", "FROM busybox\nRUN mkdir /d && echo x > /d/x\nCOPY f /f\n"), ("f", "f")]);
+        let to = tempfile::tempdir().unwrap();
+        let again = |form: &str| {
+            let archive = to.path().join("oci.tar");
+            let output = format!("type=oci,{form},dest={}", archive.display());
+            build(plugged, &directory, &format!("--no-cache --build-arg SOURCE_DATE_EPOCH=1000000 -o {output}"));
+            fs::read(archive).unwrap()
+        };
+        for form in ["rewrite-timestamp=true", "rewrite-timestamp=true,compression=zstd"] {
+            assert!(again(form) == again(form), "{form}");
+        }
+    });
+}

@@ -13,7 +13,7 @@ use testkit::{Cli, Daemon, leaks};
 use super::cpu::Accounts;
 use super::engine::{Engine, Peer, Sample};
 use super::rows::{Bound, KILLED, Row, Scene, Work};
-use super::{Options, archives, first_run, http, names, pull};
+use super::{Options, archives, building, first_run, http, names, pull};
 
 /// Samples of one engine for one row.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +55,7 @@ pub(super) struct Runner {
     archive: Option<PathBuf>,
     net_archive: Option<PathBuf>,
     peer_netns: Option<PathBuf>,
+    contexts: Option<PathBuf>,
     /// Ends with us.
     _registry: Option<Debian>,
     // Last: dropped when nobody is in its cgroups any more.
@@ -109,7 +110,7 @@ impl Runner {
         let mark = format!("bench{}", std::process::id());
         let (runs, fresh) = (options.runs, 0);
         let (archive, net_archive) = (options.archive.clone(), options.net_archive.clone());
-        let (peer_netns, _registry) = (options.peer_netns.clone(), registry);
+        let (peer_netns, contexts, _registry) = (options.peer_netns.clone(), options.contexts.clone(), registry);
         Ok(Runner {
             daemon,
             ours,
@@ -122,6 +123,7 @@ impl Runner {
             archive,
             net_archive,
             peer_netns,
+            contexts,
             _registry,
             accounts,
         })
@@ -161,10 +163,13 @@ impl Runner {
     }
 
     fn engines(&self, work: Work) -> Result<Vec<Engine>> {
-        let all = || std::iter::once(&self.ours).chain(&self.peers).cloned().collect();
+        // Buildah builds and runs nothing.
+        let runs = self.peers.iter().filter(|peer| peer.name != "buildah");
+        let all = || std::iter::once(&self.ours).chain(runs).cloned().collect();
         Ok(match work {
             Work::Line { .. } | Work::Burst { .. } | Work::Once { .. } | Work::RemoveScene => all(),
             Work::Pull(_) | Work::Load(_) | Work::Save(_) | Work::Push(_) | Work::Requests { .. } => all(),
+            Work::Build { .. } => std::iter::once(&self.ours).chain(&self.peers).cloned().collect(),
             Work::DockerLine(_) => {
                 let docker = self.peers.iter().find(|peer| peer.name == "docker");
                 let ours = Engine {
@@ -219,6 +224,11 @@ impl Runner {
                 return self.interleaved(engines, self.runs, |runner, engine| push(runner, engine, image));
             }
             Work::Requests { way, connections } => return requests(self, engines, way, connections),
+            Work::Build { tree, cached } => {
+                let contexts = self.contexts.clone().context("no --contexts")?;
+                return building::samples(self, engines, &contexts, (tree, cached));
+            }
+            Work::BuildMemory => Values::Kib(vec![self.build_memory()?]),
             Work::Names { askers } => Values::Time(self.ask_names(row.scene, askers)?),
             Work::DaemonMemory => Values::Kib(vec![self.daemon_memory()?]),
             Work::PeakMemory => Values::Kib(vec![peak(self.daemon.pid().context("the daemon is down")?)?]),
@@ -232,6 +242,15 @@ impl Runner {
             Work::Oci(_) => bail!("{} has no daemon", row.name),
         };
         Ok(vec![Series { engine: self.ours.name.clone(), values }])
+    }
+
+    /// Each engine once per round, as for every row.
+    pub(super) fn in_turns(
+        &mut self,
+        engines: &[Engine],
+        sample: impl Fn(&Engine) -> Result<Sample>,
+    ) -> Result<Vec<Series>> {
+        self.interleaved(engines, self.runs, |_, engine| sample(engine))
     }
 
     /// A B A B: each engine once per round.
@@ -427,6 +446,14 @@ impl Runner {
         };
         let askers = names.iter().take(askers).map(pid).collect::<Result<Vec<_>>>()?;
         names::samples(&askers, &names, self.runs)
+    }
+
+    /// From here on its peak is counted anew (proc_pid_clear_refs(5)).
+    fn build_memory(&self) -> Result<f64> {
+        let pid = self.daemon.pid().context("the daemon is down")?;
+        fs::write(format!("/proc/{pid}/clear_refs"), "5").context("forget the daemon's peak")?;
+        building::everything(&self.ours, self.contexts.as_deref().context("no --contexts")?)?;
+        peak(pid)
     }
 
     fn daemon_memory(&self) -> Result<f64> {

@@ -42,7 +42,7 @@ pub(super) fn samples(
     let context = make(directory, tree)?;
     let plugins = plugins()?;
     let engines: Vec<Engine> = engines.iter().map(|engine| with_buildx(engine, plugins.path())).collect();
-    let sampled = runner.in_turns(&engines, |engine| sample(engine, context.path(), cached));
+    let sampled = runner.interleaved(&engines, runner.runs, |_, engine| sample(engine, context.path(), cached));
     let cleared: Vec<Result<()>> = engines.iter().map(clear).collect();
     let series = sampled?;
     cleared.into_iter().collect::<Result<()>>()?;

@@ -44,7 +44,7 @@ pub(super) struct Runner {
     daemon: Daemon,
     ours: Engine,
     peers: Vec<Engine>,
-    runs: usize,
+    pub(super) runs: usize,
     /// The beginning of the names of all containers that we make.
     mark: String,
     fresh: usize,
@@ -228,7 +228,7 @@ impl Runner {
                 let contexts = self.contexts.clone().context("no --contexts")?;
                 return building::samples(self, engines, &contexts, (tree, cached));
             }
-            Work::BuildMemory => Values::Kib(vec![self.build_memory()?]),
+            Work::BuildMemory => Values::Kib(vec![build_memory(self)?]),
             Work::Names { askers } => Values::Time(self.ask_names(row.scene, askers)?),
             Work::DaemonMemory => Values::Kib(vec![self.daemon_memory()?]),
             Work::PeakMemory => Values::Kib(vec![peak(self.daemon.pid().context("the daemon is down")?)?]),
@@ -244,17 +244,8 @@ impl Runner {
         Ok(vec![Series { engine: self.ours.name.clone(), values }])
     }
 
-    /// Each engine once per round, as for every row.
-    pub(super) fn in_turns(
-        &mut self,
-        engines: &[Engine],
-        sample: impl Fn(&Engine) -> Result<Sample>,
-    ) -> Result<Vec<Series>> {
-        self.interleaved(engines, self.runs, |_, engine| sample(engine))
-    }
-
     /// A B A B: each engine once per round.
-    fn interleaved(
+    pub(super) fn interleaved(
         &mut self,
         engines: &[Engine],
         runs: usize,
@@ -448,14 +439,6 @@ impl Runner {
         names::samples(&askers, &names, self.runs)
     }
 
-    /// From here on its peak is counted anew (proc_pid_clear_refs(5)).
-    fn build_memory(&self) -> Result<f64> {
-        let pid = self.daemon.pid().context("the daemon is down")?;
-        fs::write(format!("/proc/{pid}/clear_refs"), "5").context("forget the daemon's peak")?;
-        building::everything(&self.ours, self.contexts.as_deref().context("no --contexts")?)?;
-        peak(pid)
-    }
-
     fn daemon_memory(&self) -> Result<f64> {
         pss(self.daemon.pid().context("the daemon is down")?)
     }
@@ -540,6 +523,14 @@ fn environment(daemon: &Daemon) -> Vec<(String, PathBuf)> {
 fn docker_client(daemon: &Daemon) -> Result<String> {
     let command = daemon.command(Cli::Docker)?;
     Ok(command.get_program().to_string_lossy().into_owned())
+}
+
+/// What it takes at most while it builds: its peak is counted anew (proc_pid_clear_refs(5)).
+fn build_memory(runner: &Runner) -> Result<f64> {
+    let pid = runner.daemon.pid().context("the daemon is down")?;
+    fs::write(format!("/proc/{pid}/clear_refs"), "5").context("forget the daemon's peak")?;
+    building::everything(&runner.ours, runner.contexts.as_deref().context("no --contexts")?)?;
+    peak(pid)
 }
 
 /// The largest resident set so far in KiB, shared pages in whole (proc_pid_status(5), VmHWM).

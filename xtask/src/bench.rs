@@ -27,10 +27,14 @@
 //! a file system of their own must see it under the same name. Without it those rows are left out. What is pushed is loaded from
 //! it, too; each push has an empty registry, for peers in the network namespace `--peer-netns FILE`.
 //!
+//! **Builds** have their contexts made in `--contexts DIR`, which peers in a file system of their own must see under the same name;
+//! without it those rows are left out. A peer called `buildah` is measured in these rows alone. Docker's client gets buildx as a plugin.
+//!
 //! **Requests** go to the web server of `--net-archive FILE`, a docker-archive of `netlab:latest` with nginx, wrk and their
 //! libraries, `/etc/ng.conf` that says port 80, and a page `k1`; those of peers from `--peer-netns FILE`. Ask for 9 `--runs`.
 
 mod archives;
+mod building;
 mod cpu;
 mod engine;
 mod first_run;
@@ -68,6 +72,8 @@ struct Options {
     peer_netns: Option<PathBuf>,
     /// A docker-archive that has the image to load and save.
     archive: Option<PathBuf>,
+    /// Where contexts of builds are made.
+    contexts: Option<PathBuf>,
     /// A docker-archive of a web server.
     net_archive: Option<PathBuf>,
     /// OCI runtimes.
@@ -147,6 +153,7 @@ fn chosen(options: &Options) -> Result<Vec<&'static rows::Row>> {
         {
             Some("--archive")
         }
+        rows::Work::Build { .. } | rows::Work::BuildMemory if options.contexts.is_none() => Some("--contexts"),
         rows::Work::Requests { .. } if options.net_archive.is_none() => Some("--net-archive"),
         _ => None,
     };
@@ -175,6 +182,7 @@ fn parse(arguments: &[&str]) -> Result<Options> {
             "--registry" => options.registry = Some(std::path::absolute(value)?),
             "--archive" => options.archive = Some(std::path::absolute(value)?),
             "--net-archive" => options.net_archive = Some(std::path::absolute(value)?),
+            "--contexts" => options.contexts = Some(std::path::absolute(value)?),
             "--peer-netns" => options.peer_netns = Some(std::path::absolute(value)?),
             "--peer-registry" => options.peer_registry = Some(value.to_owned()),
             "--only" if row_names().any(|name| name == value) => options.only.push(value.to_owned()),

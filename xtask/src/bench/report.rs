@@ -47,6 +47,16 @@ pub(super) fn verdict(measured: &Measured) -> Verdict {
             first(ours).median / first(peer).median <= wall
                 && part.is_none_or(|part| cpu(ours).median / cpu(peer).median <= part)
         }
+        Bound::OfBuilders { wall, ms } => {
+            let builders =
+                measured.series.iter().filter(|series| ["docker", "buildah"].contains(&series.engine.as_str()));
+            let mut others = builders.map(|series| first(series).median).peekable();
+            if others.peek().is_none() {
+                return Verdict::Unknown;
+            }
+            let ours = first(ours).median;
+            others.all(|other| ours / other <= wall) && ms.is_none_or(|ms| ours <= ms)
+        }
         Bound::OfVeth { wall, cpu: part } => {
             let Some(veth) = measured.series.iter().find(|series| series.engine == VETH) else {
                 return Verdict::Unknown;
@@ -109,6 +119,7 @@ fn needs(row: &Row) -> &'static str {
     match row.work {
         Work::Oci(_) => "--runtime",
         Work::Load(_) | Work::Save(_) | Work::Push(_) | Work::PeakMemory => "--archive",
+        Work::Build { .. } | Work::BuildMemory => "--contexts",
         _ => "--registry",
     }
 }
@@ -148,6 +159,10 @@ fn promise(measured: &Measured) -> String {
         Bound::OfCrun { wall, cpu: None } => format!("at most {wall} of crun's wall"),
         Bound::OfVeth { wall, cpu } => {
             format!("at most {wall:.2} of a plain bridge's wall, {cpu} of its CPU, and every peer's wall")
+        }
+        Bound::OfBuilders { wall, ms } => {
+            let most = ms.map(|ms| format!(", and {ms} ms")).unwrap_or_default();
+            format!("at most {} of docker's and buildah's wall{most}", fraction(wall))
         }
         Bound::KibOfCrun => "at most crun's".to_owned(),
         Bound::WallMs(limit) => format!("at most {limit} ms"),

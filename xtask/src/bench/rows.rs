@@ -64,6 +64,10 @@ pub(super) enum Work {
     Names { askers: usize },
     /// A thousand requests to the scene's server, on so many connections at a time.
     Requests { way: Way, connections: usize },
+    /// A build.
+    Build { tree: Tree, cached: bool },
+    /// The most that our daemon had in memory while all of these were built, cold and cached.
+    BuildMemory,
     /// The most that our daemon ever had in memory (VmHWM).
     PeakMemory,
     /// PSS of our daemon.
@@ -78,6 +82,17 @@ pub(super) enum Work {
     FirstRun(&'static [&'static str]),
     /// Work of OCI runtimes.
     Oci(Oci),
+}
+
+/// What is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tree {
+    /// Three stages, ten instructions, and 5,000 files.
+    Stages,
+    /// 20,000 files.
+    Files,
+    /// Two stages that do not need each other.
+    Beside,
 }
 
 /// What an OCI runtime does. In command lines `{id}` is a new name, `{true}` and `{sleep}` the bundles.
@@ -98,6 +113,8 @@ pub(super) enum Oci {
 pub(super) enum Bound {
     /// Our medians are at most these parts of the peer docker's; where nothing is said of CPU, it counts for nothing.
     OfDocker { wall: f64, cpu: Option<f64> },
+    /// Our median is at most these parts of the wall time of the peers docker and buildah, and at most so many ms.
+    OfBuilders { wall: f64, ms: Option<f64> },
     /// At most this wall time in ms.
     WallMs(f64),
     /// At most this memory in KiB.
@@ -145,6 +162,9 @@ const AS_PLAIN: Bound = Bound::OfVeth { wall: 1.0 / 0.9, cpu: 1.05 };
 const fn requests(way: Way, connections: usize) -> Work {
     Work::Requests { way, connections }
 }
+
+/// Half of what BuildKit and buildah take.
+const HALF_OF_BUILDERS: Bound = Bound::OfBuilders { wall: 0.5, ms: None };
 
 /// 10 layers, 1 GB.
 const BIG: &str = "big10:latest";
@@ -356,6 +376,48 @@ pub(super) const ROWS: &[Row] = &[
         about: "the most that the daemon had in memory, after the rows above that were measured (needs --archive)",
         scene: Scene::Empty,
         work: Work::PeakMemory,
+        bound: Bound::Kib(100.0 * 1024.0),
+    },
+    Row {
+        name: "build-cold",
+        about: "build of 3 stages with a COPY of 5,000 files, nothing known (needs --contexts)",
+        scene: Scene::Empty,
+        work: Work::Build { tree: Tree::Stages, cached: false },
+        bound: HALF_OF_BUILDERS,
+    },
+    Row {
+        name: "build-cached",
+        about: "the same, everything known (needs --contexts)",
+        scene: Scene::Empty,
+        work: Work::Build { tree: Tree::Stages, cached: true },
+        bound: Bound::OfBuilders { wall: 0.5, ms: Some(60.0) },
+    },
+    Row {
+        name: "build-files-cold",
+        about: "build with a COPY of 20,000 files, nothing known (needs --contexts)",
+        scene: Scene::Empty,
+        work: Work::Build { tree: Tree::Files, cached: false },
+        bound: HALF_OF_BUILDERS,
+    },
+    Row {
+        name: "build-files-cached",
+        about: "the same, everything known (needs --contexts)",
+        scene: Scene::Empty,
+        work: Work::Build { tree: Tree::Files, cached: true },
+        bound: HALF_OF_BUILDERS,
+    },
+    Row {
+        name: "build-beside",
+        about: "build of two stages that do not need each other, nothing known (needs --contexts)",
+        scene: Scene::Empty,
+        work: Work::Build { tree: Tree::Beside, cached: false },
+        bound: HALF_OF_BUILDERS,
+    },
+    Row {
+        name: "build-memory",
+        about: "the most that the daemon had in memory during all of these builds (needs --contexts)",
+        scene: Scene::Empty,
+        work: Work::BuildMemory,
         bound: Bound::Kib(100.0 * 1024.0),
     },
     Row {

@@ -13,7 +13,7 @@ use testkit::{Cli, Daemon, leaks};
 use super::cpu::Accounts;
 use super::engine::{Engine, Peer, Sample};
 use super::rows::{Bound, KILLED, Row, Scene, Work};
-use super::{Options, archives, first_run, http, names, pull};
+use super::{Options, archives, building, first_run, http, names, pull};
 
 /// Samples of one engine for one row.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,7 +44,7 @@ pub(super) struct Runner {
     daemon: Daemon,
     ours: Engine,
     peers: Vec<Engine>,
-    runs: usize,
+    pub(super) runs: usize,
     /// The beginning of the names of all containers that we make.
     mark: String,
     fresh: usize,
@@ -55,6 +55,7 @@ pub(super) struct Runner {
     archive: Option<PathBuf>,
     net_archive: Option<PathBuf>,
     peer_netns: Option<PathBuf>,
+    contexts: Option<PathBuf>,
     /// Ends with us.
     _registry: Option<Debian>,
     // Last: dropped when nobody is in its cgroups any more.
@@ -109,7 +110,7 @@ impl Runner {
         let mark = format!("bench{}", std::process::id());
         let (runs, fresh) = (options.runs, 0);
         let (archive, net_archive) = (options.archive.clone(), options.net_archive.clone());
-        let (peer_netns, _registry) = (options.peer_netns.clone(), registry);
+        let (peer_netns, contexts, _registry) = (options.peer_netns.clone(), options.contexts.clone(), registry);
         Ok(Runner {
             daemon,
             ours,
@@ -122,6 +123,7 @@ impl Runner {
             archive,
             net_archive,
             peer_netns,
+            contexts,
             _registry,
             accounts,
         })
@@ -161,10 +163,13 @@ impl Runner {
     }
 
     fn engines(&self, work: Work) -> Result<Vec<Engine>> {
-        let all = || std::iter::once(&self.ours).chain(&self.peers).cloned().collect();
+        // Buildah builds and runs nothing.
+        let runs = self.peers.iter().filter(|peer| peer.name != "buildah");
+        let all = || std::iter::once(&self.ours).chain(runs).cloned().collect();
         Ok(match work {
             Work::Line { .. } | Work::Burst { .. } | Work::Once { .. } | Work::RemoveScene => all(),
             Work::Pull(_) | Work::Load(_) | Work::Save(_) | Work::Push(_) | Work::Requests { .. } => all(),
+            Work::Build { .. } => std::iter::once(&self.ours).chain(&self.peers).cloned().collect(),
             Work::DockerLine(_) => {
                 let docker = self.peers.iter().find(|peer| peer.name == "docker");
                 let ours = Engine {
@@ -219,6 +224,11 @@ impl Runner {
                 return self.interleaved(engines, self.runs, |runner, engine| push(runner, engine, image));
             }
             Work::Requests { way, connections } => return requests(self, engines, way, connections),
+            Work::Build { tree, cached } => {
+                let contexts = self.contexts.clone().context("no --contexts")?;
+                return building::samples(self, engines, &contexts, (tree, cached));
+            }
+            Work::BuildMemory => Values::Kib(vec![build_memory(self)?]),
             Work::Names { askers } => Values::Time(self.ask_names(row.scene, askers)?),
             Work::DaemonMemory => Values::Kib(vec![self.daemon_memory()?]),
             Work::PeakMemory => Values::Kib(vec![peak(self.daemon.pid().context("the daemon is down")?)?]),
@@ -235,7 +245,7 @@ impl Runner {
     }
 
     /// A B A B: each engine once per round.
-    fn interleaved(
+    pub(super) fn interleaved(
         &mut self,
         engines: &[Engine],
         runs: usize,
@@ -513,6 +523,14 @@ fn environment(daemon: &Daemon) -> Vec<(String, PathBuf)> {
 fn docker_client(daemon: &Daemon) -> Result<String> {
     let command = daemon.command(Cli::Docker)?;
     Ok(command.get_program().to_string_lossy().into_owned())
+}
+
+/// What it takes at most while it builds: its peak is counted anew (proc_pid_clear_refs(5)).
+fn build_memory(runner: &Runner) -> Result<f64> {
+    let pid = runner.daemon.pid().context("the daemon is down")?;
+    fs::write(format!("/proc/{pid}/clear_refs"), "5").context("forget the daemon's peak")?;
+    building::everything(&runner.ours, runner.contexts.as_deref().context("no --contexts")?)?;
+    peak(pid)
 }
 
 /// The largest resident set so far in KiB, shared pages in whole (proc_pid_status(5), VmHWM).

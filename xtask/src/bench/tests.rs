@@ -60,6 +60,13 @@ fn a_promise_is_kept_only_in_wall_and_cpu() {
         let bound = Bound::OfCrun { wall: 0.35, cpu: Some(0.6) };
         assert_eq!(verdict(&measured(bound, vec![times("longshore", &[wall], cpu), crun()])), expected);
     }
+    for (ours, buildah, expected) in [(50, 100, Verdict::Kept), (51, 100, Verdict::Broken), (61, 400, Verdict::Broken)]
+    {
+        let bound = Bound::OfBuilders { wall: 0.5, ms: Some(60.0) };
+        let series = vec![times("longshore", &[ours], 1), times("docker", &[500], 1), times("buildah", &[buildah], 1)];
+        assert_eq!(verdict(&measured(bound, series.clone())), expected);
+        assert_eq!(verdict(&measured(bound, series[..1].to_vec())), Verdict::Unknown);
+    }
     let kib = |engine: &str, kib| Series { engine: engine.into(), values: Values::Kib(vec![kib]) };
     for (ours, expected) in [(3700.0, Verdict::Kept), (3701.0, Verdict::Broken)] {
         assert_eq!(verdict(&measured(Bound::KibOfCrun, vec![kib("longshore", ours), kib("crun", 3700.0)])), expected);
@@ -86,8 +93,9 @@ fn a_row_that_needs_a_registry_is_left_out_without_one() {
         Ok(chosen(&parse(arguments)?)?.iter().map(|row| row.name).collect())
     };
     let of_runtimes = names(&[]).map(|_| ROWS.iter().filter(|row| row.name.starts_with("oci-")).count()).unwrap();
-    assert_eq!(names(&[]).unwrap().len(), ROWS.len() - of_runtimes - 5 - 6);
-    let whole = ["--registry", "/r", "--archive", "/a", "--net-archive", "/n", "--runtime", "crun=crun"];
+    assert_eq!(names(&[]).unwrap().len(), ROWS.len() - of_runtimes - 5 - 6 - 6);
+    let whole =
+        ["--registry", "/r", "--archive", "/a", "--net-archive", "/n", "--contexts", "/c", "--runtime", "crun=crun"];
     assert_eq!(names(&whole).unwrap().len(), ROWS.len());
     assert_eq!(names(&["--only", "oci-run"]).unwrap(), ["oci-run"]);
     assert_eq!(names(&["--registry", "/r", "--only", "pull"]).unwrap(), ["pull"]);
@@ -95,6 +103,7 @@ fn a_row_that_needs_a_registry_is_left_out_without_one() {
     for row in ["load", "save", "push", "daemon-peak"] {
         assert_eq!(names(&["--only", row]).unwrap_err().to_string(), format!("{row} needs --archive"));
     }
+    assert_eq!(names(&["--only", "build-cached"]).unwrap_err().to_string(), "build-cached needs --contexts");
     assert_eq!(left_out(&[], &parse(&["--only", "exec"]).unwrap()), "");
 }
 

@@ -63,7 +63,7 @@ pub(super) fn of_build(err: &BuildError, place: &Place, part: Option<&str>) -> S
 pub(super) fn sentence_of_part(err: &BuildError) -> String {
     match err {
         BuildError::Metadata { source, .. } => sentence(source),
-        err => sentence(err).trim_start_matches(CACHE_KEY).to_owned(),
+        err => sentence(err).trim_start_matches(CACHE_KEY).trim_start_matches(LOAD).to_owned(),
     }
 }
 
@@ -86,6 +86,7 @@ pub(super) fn sentence(err: &BuildError) -> String {
         BuildError::Source { source: BuildSource::Web(WebError::Refused { code, .. }), .. } => {
             format!("{LOAD}invalid response status {}", code.as_u16())
         }
+        BuildError::Source { source: BuildSource::Web(err), .. } => format!("{LOAD}{}", errdefs::chain(err)),
         BuildError::RemoteContext(RemoteContextError::Web { source, .. }) => {
             let why = match source {
                 BuildSource::Web(WebError::Refused { code, .. }) => {

@@ -81,6 +81,19 @@ pub(super) fn shown(text: &str, value: &dyn Fn(&str) -> Option<String>) -> Strin
     shown
 }
 
+/// Words without the passwords of the addresses in them: what is told is kept in logs.
+pub(super) fn without_passwords(words: &str) -> String {
+    let masked = |word: &str| {
+        let (scheme, rest) = word.split_once("://")?;
+        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        let (user, host) = authority.rsplit_once('@')?;
+        let (user, _) = user.split_once(':')?;
+        Some(format!("{scheme}://{user}:***@{host}{path}"))
+    };
+    let words = words.split_inclusive(char::is_whitespace);
+    words.map(|word| masked(word).unwrap_or_else(|| word.to_owned())).collect()
+}
+
 /// Whether something is done with files.
 fn is_part(instruction: &Instruction) -> bool {
     matches!(instruction.kind, Kind::Run(_) | Kind::Copy(_) | Kind::Add(_) | Kind::Workdir(_))
@@ -365,6 +378,17 @@ mod tests {
             ("RUN ä$A\\ä", "RUN äx\\ä"),
         ] {
             assert_eq!(shown(text, &value), wanted);
+        }
+    }
+
+    #[test]
+    fn passwords_are_not_told() {
+        for (text, wanted) in [
+            ("ADD http://a:b@h/x\thttps://c:d:e@f@h?y /z", "ADD http://a:***@h/x\thttps://c:***@h?y /z"),
+            ("ADD [\"ssh://:b@h#x\", \"/\"]\n", "ADD [\"ssh://:***@h#x\", \"/\"]\n"),
+            ("ADD http://a@h/x git@h:p http://h/a:b@c a:b@c /", "ADD http://a@h/x git@h:p http://h/a:b@c a:b@c /"),
+        ] {
+            assert_eq!(without_passwords(text), wanted);
         }
     }
 

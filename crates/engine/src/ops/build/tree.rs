@@ -309,6 +309,7 @@ mod tests {
             }));
             has_begun.await.unwrap();
             summing.abort();
+            assert!(summing.await.unwrap_err().is_cancelled());
         });
         assert!(ended.recv().unwrap().is_err());
     }

@@ -1,11 +1,12 @@
 //! One stage: its base, then one step after the other.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use builder::cache::{Key, key};
 use builder::mounts::{Mounted, RunMount};
 use builder::{Base, Operation, PlannedStage, Stage, Step, StepError};
-use dockerfile::Instruction;
+use dockerfile::{Instruction, Kind};
 use image::ImageRecord;
 use oci::Digest;
 use oci::image::{ExecConfig, History, Platform};
@@ -104,7 +105,7 @@ impl StageSolver {
         lines.text(format!(" ---> {}\n", short(solver.image.as_ref()))).await;
         let literal_from = planned.instructions.len() - planned.added;
         for (index, instruction) in planned.instructions.iter().enumerate() {
-            announce_step(&lines, (first + 1 + index, steps), &instruction.original).await;
+            announce_step(&lines, (first + 1 + index, steps), &told(instruction, &instruction.original)).await;
             solver.instruction(instruction, index >= literal_from).await?;
             lines.text(format!(" ---> {}\n", short(solver.image.as_ref()))).await;
         }
@@ -187,6 +188,7 @@ impl StageSolver {
             let value = self.stage.value(name)?;
             Some(if secrets.iter().any(|secret| secret == name) { MASK.to_owned() } else { value })
         });
+        let words = told(instruction, &words).into_owned();
         // A part begins when what it needs is there.
         self.await_stages(&step.operation).await;
         let name = self.names.next(&words);
@@ -405,6 +407,14 @@ async fn imported(solver: &StageSolver, step: &Keyed) -> Option<Digest> {
     let (engine, step, known) = (solver.common.engine.clone(), step.clone(), image.clone());
     bridge::blocking(move || cache::remember(&engine, &known, step)).await;
     Some(image)
+}
+
+/// The words of an instruction, without the passwords of what it downloads.
+fn told<'a>(instruction: &Instruction, words: &'a str) -> Cow<'a, str> {
+    match instruction.kind {
+        Kind::Add(_) => graph::without_passwords(words).into(),
+        _ => words.into(),
+    }
 }
 
 /// What history says of a step.

@@ -1,5 +1,6 @@
 //! A running container joins one more network, or leaves one of several.
 
+use std::collections::HashSet;
 use std::os::fd::BorrowedFd;
 
 use netlink::Socket;
@@ -145,12 +146,12 @@ fn add(
 
 /// Gives ports back that lead nowhere since the gateway is another one.
 fn release_unled(networks: &Networks, entry: &mut Entry) -> Result<(), NetworkError> {
-    let unled: Vec<_> = {
+    let relayed: HashSet<_> = {
         let relays = lock(&networks.relays);
         let served = entry.record.ports.iter().filter(|one| relays.serves(one));
         served.copied().collect()
     };
-    let gone = entry.release_unled(|published| unled.contains(published));
+    let gone = entry.release_unled(|published| relayed.contains(published));
     let withdrawn = relaying::withdraw(networks, &gone);
     gone.iter().for_each(|one| networks.state().ports.release(one));
     withdrawn
@@ -265,7 +266,14 @@ fn take_off(
         tracing::warn!(err = errdefs::chain(&err), container = entry.record.container, "a policy is kept too long");
     }
     if moved {
-        release_unled(networks, entry)?;
+        if let Err(err) = release_unled(networks, entry) {
+            // It hears that when it answers; all the rest is due all the same: the link has gone.
+            tracing::warn!(
+                err = errdefs::chain(&err),
+                container = entry.record.container,
+                "ports are relayed too long"
+            );
+        }
         if ports::leads(networks, &entry.record) != had {
             hold_wanted(networks, entry);
         }

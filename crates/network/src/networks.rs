@@ -14,6 +14,7 @@ mod users;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use netlink::link::{self, Link, Mac};
@@ -32,7 +33,7 @@ use crate::options::GatewayMode;
 use crate::parent::{Lent, ParentDriver};
 use crate::ports::{PortRequest, Protocol as Transport, Published};
 use crate::record::{BridgeRecord, EndpointRecord, Forwarding, Records, SandboxRecord};
-use crate::relays::Relays;
+use crate::relays::{Expected, Relays};
 use crate::sandbox::{Plan, Pool, Room};
 use crate::subnet::Subnet;
 pub use egress::{Denial, Denials, EgressGate, egress_gate, open_egress};
@@ -206,8 +207,12 @@ pub struct Networks {
     firewall: Mutex<Firewall>,
     /// Has a lock of its own, and takes no other one.
     firewalld: Firewalld,
-    /// Taken after `firewall`.
+    /// Held while the relay is asked, for seconds where it does not answer: only by who has a port of its. Neither with `firewall` nor
+    /// with `state`, which is taken after it.
     relays: Mutex<Relays>,
+    /// The ports that are its, and whether there can be one: to be known without it.
+    relayed: Expected,
+    relays_are_possible: AtomicBool,
     route: Mutex<Socket>,
     state: Mutex<Endpoints>,
     /// Whether this machine has IPv6 at all, once somebody asked.
@@ -347,6 +352,8 @@ impl Networks {
             firewall: Mutex::new(Firewall::open(config.table_name(), config.host_firewall)?),
             firewalld: Firewalld::new(config.system_bus.clone().filter(|_| !config.host_firewall)),
             route: Mutex::new(route),
+            relayed: relays.expected(),
+            relays_are_possible: AtomicBool::new(false),
             relays: Mutex::new(relays),
             users: Users::open(config.data_dir.join("networks.redb"))?,
             wired: Mutex::new(None),

@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use netlink::Socket;
 
 use super::endpoints::Entry;
-use super::{DEFAULT, JoinRequest, Networks, Place, Wired, egress, join, links, lock, ports, relaying};
+use super::{DEFAULT, JoinRequest, Networks, Place, Wired, egress, join, links, ports, relaying};
 use crate::error::{JoinError, NetworkError};
 use crate::hold::Hold;
 use crate::record::{EndpointRecord, SandboxRecord};
@@ -146,11 +146,7 @@ fn add(
 
 /// Gives ports back that lead nowhere since the gateway is another one.
 fn release_unled(networks: &Networks, entry: &mut Entry) -> Result<(), NetworkError> {
-    let relayed: HashSet<_> = {
-        let relays = lock(&networks.relays);
-        let served = entry.record.ports.iter().filter(|one| relays.serves(one));
-        served.copied().collect()
-    };
+    let relayed: HashSet<_> = entry.record.ports.iter().copied().filter(|one| networks.relayed.has(one)).collect();
     let gone = entry.release_unled(|published| relayed.contains(published));
     let withdrawn = relaying::withdraw(networks, &gone);
     gone.iter().for_each(|one| networks.state().ports.release(one));

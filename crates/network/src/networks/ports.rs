@@ -23,7 +23,7 @@ const PORT_ATTEMPTS: usize = 10;
 pub(super) fn leads(networks: &Networks, record: &SandboxRecord) -> Leads {
     let [ipv4, ipv6] = record.publishers();
     let led = |endpoint: &EndpointRecord, at: usize| if endpoint.routed[at] { Led::Opened } else { Led::Translated };
-    let relay = lock(&networks.relays).is_possible();
+    let relay = relaying::is_possible(networks);
     // Where IPv6 leads out by another network, it does so by that one alone, as with dockerd.
     let all_of_ipv6 = relay && record.gateway_of_ipv6().is_none() && ipv4.is_some_and(|one| !one.routed[1]);
     Leads {
@@ -91,7 +91,7 @@ fn hold_beside(
     let record = &entry.record;
     let Some(gateway) = record.publishers().into_iter().flatten().next().cloned() else { return Ok(()) };
     let failed = |source| JoinError::Ports { name: name.to_owned(), id: gateway.endpoint_id.clone(), source };
-    let relay = lock(&networks.relays).is_possible();
+    let relay = relaying::is_possible(networks);
     let (leads, default) = (leads(networks, record), default_address(networks, &gateway));
     let missing = |one: &PortRequest| {
         let ways = leads.ways(one, default).into_iter();

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
 
 use relay::AskError;
 
@@ -18,6 +19,7 @@ use crate::relays::{self, Relays, Starter};
 /// Says who starts the relay, which nobody does otherwise. Before the first join.
 pub fn start_relays_by(networks: &Networks, starter: Starter) {
     lock(&networks.relays).start_by(starter);
+    networks.relays_are_possible.store(true, Ordering::Relaxed);
 }
 
 /// What is readable when somebody has ended the relay: [`replace_relay`] is due.
@@ -44,9 +46,14 @@ pub fn replace_relay(networks: &Networks) -> Result<(), NetworkError> {
     settled.map_err(|source| NetworkError::Relay { source })
 }
 
+/// Whether there can be a relay. Waits for none.
+pub(super) fn is_possible(networks: &Networks) -> bool {
+    networks.relays_are_possible.load(Ordering::Relaxed)
+}
+
 /// Whether the relay leads from ::1, to which no rule applies, what is published on all addresses of IPv6.
 pub(super) fn leads_from_loopback(networks: &Networks) -> bool {
-    networks.config.userland_proxy && lock(&networks.relays).is_possible()
+    networks.config.userland_proxy && is_possible(networks)
 }
 
 /// Has the relay serve those of these ports of a container's to which no rule leads. Connections through one that it serves
@@ -118,11 +125,12 @@ fn insist(
 
 /// Has the relay serve these ports no longer. Before their sockets and their container's address are given back.
 pub(super) fn withdraw(networks: &Networks, ports: &[Published]) -> Result<(), NetworkError> {
-    if ports.is_empty() {
+    if !ports.iter().any(|published| networks.relayed.has(published)) {
+        // A relay that does not answer holds up nobody else.
         return Ok(());
     }
     let mut relays = lock(&networks.relays);
-    if relays.is_unsettled() && ports.iter().any(|published| relays.serves(published)) {
+    if relays.is_unsettled() {
         try_to_bring_in_line(networks, &mut relays);
     }
     relays.remove(ports).map_err(|source| NetworkError::Relay { source })

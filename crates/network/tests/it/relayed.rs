@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use network::{Config, EndpointRequest, Joined, Networks, PortRequest, Protocol, UserNetworkRequest};
@@ -141,6 +143,45 @@ fn with_a_deaf_relay(lab: &Lab) -> Networks {
     };
     network::start_relays_by(&networks, Box::new(start));
     networks
+}
+
+#[test]
+fn privileged_a_relay_that_does_not_answer_holds_up_nobody_who_has_no_port_of_its() {
+    on_a_machine_of_both(|lab| {
+        let networks = with_relays_and(lab.config());
+        let (asked, is_asked) = std::sync::mpsc::channel();
+        let stopped = Arc::new(AtomicBool::new(false));
+        let ended = Arc::clone(&stopped);
+        // As one that is stopped: it has its questions, and no answer.
+        let start = move |_: &std::path::Path, socket: OwnedFd| {
+            if ended.load(Ordering::Relaxed) {
+                return Err(std::io::ErrorKind::Unsupported.into());
+            }
+            asked.send(socket).unwrap();
+            Ok(())
+        };
+        network::start_relays_by(&networks, Box::new(start));
+        networks.join(&request("zero", &[publish(Some(HOME), 8000, 80)])).unwrap();
+        std::thread::scope(|scope| {
+            let stuck = scope.spawn(|| networks.join(&request("stuck", &[publish_on(Ipv6Addr::LOCALHOST, 8080)])));
+            let relay = is_asked.recv_timeout(DEADLINE).unwrap();
+            for round in 0..3 {
+                let ports = [publish(Some(HOME), 8081, 80)];
+                let one = networks.join(&request("one", &ports)).unwrap();
+                networks.leave("one").unwrap();
+                drop(one);
+                assert!(!stuck.is_finished(), "round {round} has waited for the relay");
+            }
+            networks.leave("zero").unwrap();
+            networks.create(wish("a", "10.7.0.0/24", "fd07::/64")).unwrap();
+            assert!(!stuck.is_finished());
+            stopped.store(true, Ordering::Relaxed);
+            drop(relay);
+            assert!(stuck.join().unwrap().is_err());
+        });
+        assert!(networks.place("stuck").is_none());
+        TcpListener::bind((Ipv6Addr::LOCALHOST, 8080)).unwrap();
+    });
 }
 
 #[test]

@@ -203,6 +203,8 @@ pub struct Networks {
     records: Records,
     users: Users,
     wired: Mutex<Option<Arc<Wired>>>,
+    /// What somebody has been shown of the default bridge who did not need it: that is so when it is made. Taken with `route`.
+    planned: Mutex<Option<BridgeRecord>>,
     /// Taken after `wired` and before `route` and `state`.
     firewall: Mutex<Firewall>,
     /// Has a lock of its own, and takes no other one.
@@ -357,6 +359,7 @@ impl Networks {
             relays: Mutex::new(relays),
             users: Users::open(config.data_dir.join("networks.redb"))?,
             wired: Mutex::new(None),
+            planned: Mutex::new(None),
             state: Mutex::new(state),
             ipv6: OnceLock::new(),
             guarded: Mutex::new(records.guarded()?),
@@ -422,7 +425,7 @@ impl Networks {
         self.wire().map(|_| ())
     }
 
-    /// The default bridge network. Before anybody has joined, what it is going to be.
+    /// The default bridge network. Before anybody has joined, what it is going to be: nothing is made or written for that.
     pub fn network(&self) -> Result<Network, NetworkError> {
         let wired = lock(&self.wired).clone();
         let record = match wired {
@@ -484,10 +487,13 @@ impl Networks {
         lock(&self.state)
     }
 
+    /// What the default bridge is going to be; written by who makes it so.
     fn plan_default(&self, route: &mut Socket) -> Result<BridgeRecord, NetworkError> {
         let joined = self.state().records().any(|record| record.on(DEFAULT).is_some());
-        let record = bridge::plan(&self.config, self.records.bridge()?, joined, &self.users.subnets(), route)?;
-        self.records.write_bridge(&record)?;
+        let mut planned = lock(&self.planned);
+        let known = self.records.bridge()?.or_else(|| planned.clone());
+        let record = bridge::plan(&self.config, known, joined, &self.users.subnets(), route)?;
+        *planned = Some(record.clone());
         Ok(record)
     }
 
@@ -517,6 +523,7 @@ impl Networks {
         let choosing = bridge::lock_choice()?;
         let mut route = lock(&self.route);
         let record = self.plan_default(&mut route)?;
+        self.records.write_bridge(&record)?;
         let bridge = bridge::ensure(&self.config, &record, &mut route)?;
         self.users.set_up(&mut route);
         drop((route, choosing));

@@ -50,12 +50,9 @@ pub fn forget_begun_by(socket: &mut Socket, addresses: &[IpAddr]) -> Result<usiz
 
 fn forget(socket: &mut Socket, chosen: impl Fn(&[u8]) -> bool) -> Result<usize, NetlinkError> {
     let message = Message::new(CT_GET, DUMP).fixed(&header(family::ANY));
-    let mut deletions = Vec::new();
-    socket.dump(Request { what: "list tracked connections".into(), message }, |answer| {
-        let (Some(family), Some(attributes)) = (answer.body.first(), answer.body.get(4..)) else { return };
-        if chosen(attributes) {
-            deletions.extend(deletion(*family, attributes));
-        }
+    let deletions = socket.list(Request { what: "list tracked connections".into(), message }, |answer| {
+        let (family, attributes) = (*answer.body.first()?, answer.body.get(4..)?);
+        if chosen(attributes) { deletion(family, attributes) } else { None }
     })?;
     // One by one: each may have ended by itself meanwhile, which is what we want.
     let mut forgotten = 0;

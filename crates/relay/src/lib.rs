@@ -55,7 +55,7 @@ pub const LINGER: Duration = Duration::from_millis(250);
 
 /// Connections at once at most.
 pub const LINKS_MAX: usize = 8192;
-/// Flows of datagrams at once at most.
+/// Flows of datagrams at once at most; one more ends the oldest one of the port that has the most.
 pub const FLOWS_MAX: usize = 1024;
 /// Rules at most, or a quarter of as many descriptors as a process may have: each takes some 600 bytes here, and a socket.
 pub const RULES_MAX: usize = 32768;

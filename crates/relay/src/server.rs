@@ -148,7 +148,7 @@ impl Relay {
             links_max: LINKS_MAX.min(usize::try_from(spare).unwrap_or(LINKS_MAX)).max(1),
             full: false,
             resume_at: None,
-            flows: Flows::default(),
+            flows: Flows::of_at_most(crate::FLOWS_MAX),
             sweep_at: None,
             buffer: vec![0; DATAGRAM_MAX],
             ends: false,

@@ -94,7 +94,8 @@ impl Egress {
         }
     }
 
-    /// A container has these endpoints with a policy from now on, and no others. On an error it has those that it had.
+    /// A container has these endpoints with a policy from now on, and no others. On an error it has those that it had, unless all that
+    /// failed is to forget what an earlier owner of new addresses has begun: then it has these.
     pub(crate) fn set(&mut self, socket: &mut Socket, container: &str, now: Vec<Guarded>) -> Result<(), NetlinkError> {
         let before = self.endpoints.get(container).cloned().unwrap_or_default();
         let without = |all: &[Guarded], others: &[Guarded]| -> Vec<Guarded> {
@@ -113,13 +114,13 @@ impl Egress {
         if let Some(ways) = self.ways.get_mut(container) {
             ways.retain_from(|from| !is_gone(from));
         }
+        if !self.endpoints.contains_key(container) {
+            self.ways.remove(container);
+        }
         let own: Vec<IpAddr> = new.iter().flat_map(|one| one.own.iter().chain(&one.aside).copied()).collect();
         if !own.is_empty() {
             // What an earlier owner of the addresses began would go on without a question.
             conntrack::forget_begun_by(socket, &own)?;
-        }
-        if !self.endpoints.contains_key(container) {
-            self.ways.remove(container);
         }
         Ok(())
     }

@@ -262,8 +262,8 @@ fn is_on(path: &str) -> Result<bool, NetworkError> {
 fn addresses_of(bridge: &str, socket: &mut Socket) -> Result<Vec<Subnet>, NetworkError> {
     let missing = || NetworkError::NoBridge { bridge: bridge.to_owned() };
     let link = link::by_name(socket, bridge)?.ok_or_else(missing)?;
-    let is_of_link = |address: IpAddr| matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
-    let found = address::list(socket)?.into_iter().filter(|one| one.index == link.index && !is_of_link(one.address));
+    let found =
+        address::list(socket)?.into_iter().filter(|one| one.index == link.index && !subnet::is_of_link(one.address));
     Ok(found.map(|one| Subnet { address: one.address, prefix: one.prefix }).collect())
 }
 

@@ -24,6 +24,7 @@ use netlink::{NetlinkError, Socket, conntrack};
 use rustix::io::Errno;
 
 use crate::driver::DriverKind;
+use crate::subnet::is_of_link;
 use table::{Learned, Tables};
 use ways::{Way, Ways};
 
@@ -296,9 +297,4 @@ impl Egress {
         self.stands = Some(stands);
         Ok(stands)
     }
-}
-
-/// Whether an address means somebody else on each link.
-fn is_of_link(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }

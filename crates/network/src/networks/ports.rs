@@ -165,12 +165,7 @@ fn hold_group(
         let port = networks.state().ports.take(group)?;
         let published = group.published(port);
         let mut holds = Vec::new();
-        let hold_one = |one: &Published| match container.relayed_target(one) {
-            Some(_) => hold_for_relay(one).map(Some),
-            None if one.is_opened() => Ok(None),
-            None => hold(one),
-        };
-        let failed = published.iter().find_map(|one| match hold_one(one) {
+        let failed = published.iter().find_map(|one| match hold_for(container, one) {
             Ok(held) => {
                 holds.extend(held);
                 None
@@ -186,6 +181,15 @@ fn hold_group(
             let to = container.relay_target(host).or(container.target(host)).unwrap_or(host);
             return Err(bind_error(group, tried, group.text(tried.host_address, to), errno));
         }
+    }
+}
+
+/// Holds a port for whoever leads from it; none where nobody else could have it.
+pub(super) fn hold_for(container: &SandboxRecord, one: &Published) -> Result<Option<Hold>, Errno> {
+    match container.relayed_target(one) {
+        Some(_) => hold_for_relay(one).map(Some),
+        None if one.is_opened() => Ok(None),
+        None => hold(one),
     }
 }
 

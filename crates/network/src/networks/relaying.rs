@@ -64,7 +64,7 @@ pub(super) fn serve(networks: &Networks, entry: &Entry, ports: &[Published]) -> 
         // A relay that does not answer holds up nobody else.
         return Ok(());
     }
-    let held: HashMap<&Published, &Hold> = entry.holds.iter().map(|held| (held.published(), held)).collect();
+    let held = entry.held();
     let (mut with_socket, mut known) = (Vec::new(), Vec::new());
     for published in ports {
         let Some(target) = target(&published) else { continue };
@@ -197,7 +197,7 @@ fn hold_again(published: &Published) -> io::Result<OwnedFd> {
 fn wanted(networks: &Networks) -> Vec<(Published, SocketAddr, Option<OwnedFd>)> {
     let state = networks.state();
     let of = |entry: &Entry| {
-        let held: HashMap<&Published, &Hold> = entry.holds.iter().map(|held| (held.published(), held)).collect();
+        let held = entry.held();
         let relayed = |published: &Published| {
             let target = SocketAddr::new(entry.record.relayed_target(published)?, published.container_port);
             Some((*published, target, held.get(published).and_then(|held| held.share().ok())))

@@ -13,7 +13,8 @@ use crate::record::{EndpointRecord, SandboxRecord};
 use crate::sandbox::Room;
 
 impl Networks {
-    /// Gives a running container the places that it asks for beside those that it has. On an error it has what it had.
+    /// Gives a running container the places that it asks for beside those that it has. On an error it has what it had. Blocks as
+    /// [`Networks::join`], but for the namespace.
     pub fn connect(&self, request: &JoinRequest, namespace: BorrowedFd<'_>) -> Result<Place, JoinError> {
         let wired = self.wire()?;
         let mut entry = take_out(self, request, &wired)?;

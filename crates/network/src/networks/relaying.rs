@@ -28,7 +28,7 @@ pub fn relay_end(networks: &Networks) -> io::Result<OwnedFd> {
 }
 
 /// Starts another relay where somebody has ended the one that there was, for all that it is to serve. After an error the same is
-/// due still.
+/// due still. Blocks for its start and its answers, five seconds each at most.
 pub fn replace_relay(networks: &Networks) -> Result<(), NetworkError> {
     let mut relays = lock(&networks.relays);
     let settled = relays.forget_ended().map_err(AskError::Io).and_then(|ended| {

@@ -7,6 +7,8 @@ use crate::wire::{A, AAAA, HEADER_BYTES, NAME_BYTES, counts, question, record};
 
 const CNAME: u16 = 5;
 const INTERNET: u16 = 1;
+/// How many pointers one name goes by at most: each leads to a label at least in what anybody means, and a name has 127 (RFC 1035, 3.1).
+const POINTERS_MAX: usize = 127;
 /// How many names stand for one another at most before an address: what resolvers follow (unbound and the C library, 11 to 16).
 const CHAIN_MAX: usize = 16;
 
@@ -85,9 +87,10 @@ fn read(reply: &[u8]) -> Option<(Name, Vec<Record>)> {
     Some((asked, records))
 }
 
-/// The name at `start`, its pointers followed: each leads farther back, so that there is an end.
+/// The name at `start`, its pointers followed: each leads farther back, and not one behind the other without end.
 fn name(bytes: &[u8], start: usize) -> Option<Name> {
     let (mut at, mut limit, mut name) = (start, start, Vec::new());
+    let mut pointers = 0;
     loop {
         let length = *bytes.get(at)?;
         match length {
@@ -99,7 +102,8 @@ fn name(bytes: &[u8], start: usize) -> Option<Name> {
             }
             0xc0..=0xff => {
                 let target = usize::from(length & 0x3f) << 8 | usize::from(*bytes.get(at + 1)?);
-                if target >= limit {
+                pointers += 1;
+                if target >= limit || pointers > POINTERS_MAX {
                     return None;
                 }
                 (at, limit) = (target, target);
@@ -182,6 +186,17 @@ mod tests {
         for target in [start, start + 20] {
             assert_eq!(told(&answer("a.org", &[(vec![0xc0, target as u8], A, 300, vec![9, 9, 9, 1])])), [""; 0]);
         }
+        // A stair of pointers, from each to the one before, in a record that nobody reads.
+        let stair = |steps: usize| {
+            let value = start + 12;
+            let step = |number: usize| if number == 0 { 12 } else { value + 2 * (number - 1) };
+            let pointer = |to: usize| [0xc0 | (to >> 8) as u8, to as u8];
+            let stairs = (0..steps).flat_map(|number| pointer(step(number))).collect();
+            let owner = pointer(step(steps)).to_vec();
+            told(&answer("a.org", &[(vec![0xc0, 12], 16, 300, stairs), (owner, A, 300, vec![9, 9, 9, 1])]))
+        };
+        assert_eq!(stair(126), ["9.9.9.1 300"]);
+        assert_eq!(stair(127), [""; 0]);
     }
 
     proptest! {

@@ -67,7 +67,8 @@ impl HostServers {
         HostServers { file: file(path), resolved: file(resolved) }
     }
 
-    /// The servers of now. Costs one look at the file's times where nothing has changed; none where it cannot be read.
+    /// The servers of now; none where there is no file, those of before where it cannot be read. Costs one look at the file's times
+    /// where nothing has changed.
     pub fn current(&mut self) -> &[NameServer] {
         self.file.look();
         if is_resolved_alone(&self.file.servers) {
@@ -83,9 +84,14 @@ impl HostServers {
 impl ReadFile {
     fn look(&mut self) {
         let stamp = fs::metadata(&self.path).ok().map(|metadata| Stamp::of(&metadata));
-        if stamp.is_none() || stamp != self.seen {
-            self.servers = read(&self.path).map(|text| name_servers(&text)).unwrap_or_default();
-            self.seen = stamp;
+        if stamp.is_some() && stamp == self.seen {
+            return;
+        }
+        match read(&self.path) {
+            Ok(text) => (self.servers, self.seen) = (name_servers(&text), stamp),
+            // For want of a descriptor, for one. That passes: until then those of before are asked, and it is tried each time.
+            Err(err) if stamp.is_some() && err.kind() != io::ErrorKind::NotFound => {}
+            Err(_) => (self.servers, self.seen) = (Vec::new(), None),
         }
     }
 }
@@ -181,6 +187,22 @@ mod tests {
         }
         fs::remove_file(&path).unwrap();
         assert_eq!(servers.current(), []);
+    }
+
+    #[test]
+    fn what_cannot_be_read_at_the_moment_is_read_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("resolv.conf");
+        let mut servers = HostServers::new(path.clone());
+        let mut current = || servers.current().iter().map(|one| one.address.to_string()).collect::<Vec<_>>();
+        fs::write(&path, "nameserver 10.0.0.1\n").unwrap();
+        assert_eq!(current(), ["10.0.0.1"]);
+        // A directory has times, as a file has whose reader lacks descriptors, and cannot be read.
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert_eq!(current(), ["10.0.0.1"], "those of before");
+        fs::remove_dir(&path).unwrap();
+        assert_eq!(current(), [""; 0], "whoever has none names nobody");
     }
 
     #[test]

@@ -46,9 +46,7 @@ pub fn add(address: Address) -> Request {
 /// All addresses, of both families.
 pub fn list(socket: &mut Socket) -> Result<Vec<Address>, NetlinkError> {
     let message = Message::new(RTM_GETADDR, DUMP).fixed(&[family::ANY, 0, 0, 0, 0, 0, 0, 0]);
-    let mut addresses = Vec::new();
-    socket.dump(Request { what: "list addresses".into(), message }, |answer| addresses.extend(parse(answer.body)))?;
-    Ok(addresses)
+    socket.list(Request { what: "list addresses".into(), message }, |answer| parse(answer.body))
 }
 
 fn parse(body: &[u8]) -> Option<Address> {

@@ -14,6 +14,9 @@ use crate::socket::{Request, Socket};
 const CT_GET: u16 = 1 << 8 | 1;
 const CT_DELETE: u16 = 1 << 8 | 2;
 const IPPROTO_UDP: u8 = 17;
+/// How many are forgotten at once. Whoever sends with forged addresses makes thousands of connections, and a request for each would
+/// take seconds; the refusals of so many find room in a socket that has the usual buffer (208 KiB).
+const AT_ONCE: usize = 128;
 
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
@@ -37,12 +40,12 @@ pub struct Connection {
     pub answered_by: IpAddr,
 }
 
-/// Forgets the UDP connections that `chosen` picks; answers how many. Reads all tracked connections.
+/// Forgets the UDP connections that `chosen` picks; answers how many it picked. Reads all tracked connections.
 pub fn forget_udp(socket: &mut Socket, chosen: impl Fn(&Connection) -> bool) -> Result<usize, NetlinkError> {
     forget(socket, |attributes| parse(attributes).is_some_and(|connection| chosen(&connection)))
 }
 
-/// Forgets all connections that these addresses have begun; answers how many. Reads all tracked connections.
+/// Forgets all connections that these addresses have begun; answers how many there were. Reads all tracked connections.
 pub fn forget_begun_by(socket: &mut Socket, addresses: &[IpAddr]) -> Result<usize, NetlinkError> {
     let source = |attributes: &[u8]| address(message::attribute(attributes, CTA_TUPLE_ORIG)?, CTA_IP_SRC);
     forget(socket, |attributes| source(attributes).is_some_and(|source| addresses.contains(&source)))
@@ -50,23 +53,23 @@ pub fn forget_begun_by(socket: &mut Socket, addresses: &[IpAddr]) -> Result<usiz
 
 fn forget(socket: &mut Socket, chosen: impl Fn(&[u8]) -> bool) -> Result<usize, NetlinkError> {
     let message = Message::new(CT_GET, DUMP).fixed(&header(family::ANY));
-    let mut deletions = Vec::new();
-    socket.dump(Request { what: "list tracked connections".into(), message }, |answer| {
-        let (Some(family), Some(attributes)) = (answer.body.first(), answer.body.get(4..)) else { return };
-        if chosen(attributes) {
-            deletions.extend(deletion(*family, attributes));
-        }
+    let deletions = socket.list(Request { what: "list tracked connections".into(), message }, |answer| {
+        let (family, attributes) = (*answer.body.first()?, answer.body.get(4..)?);
+        if chosen(attributes) { deletion(family, attributes) } else { None }
     })?;
-    // One by one: each may have ended by itself meanwhile, which is what we want.
-    let mut forgotten = 0;
-    for request in deletions {
-        match socket.apply(vec![request]) {
-            Ok(()) => forgotten += 1,
+    let chosen = deletions.len();
+    let mut deletions = deletions.into_iter();
+    loop {
+        let some: Vec<Request> = deletions.by_ref().take(AT_ONCE).collect();
+        if some.is_empty() {
+            return Ok(chosen);
+        }
+        match socket.apply(some) {
+            // Each may have ended by itself meanwhile, which is what we want. The kernel goes on with the others.
             Err(NetlinkError::Refused { source, .. }) if source.is_missing() => {}
-            Err(err) => return Err(err),
+            forgotten => forgotten?,
         }
     }
-    Ok(forgotten)
 }
 
 /// struct nfgenmsg: the family, version 0, no resource.

@@ -23,6 +23,12 @@ pub enum NetlinkError {
         /// The kernel's reason.
         source: Refusal,
     },
+    /// A list never was whole: others did not stop changing it.
+    #[error("{request}: changed all the time")]
+    Interrupted {
+        /// What was asked for.
+        request: String,
+    },
     /// An answer does not have the form that the kernel's headers promise.
     #[error("{request}: answer of the kernel cut short")]
     Malformed {
@@ -38,9 +44,10 @@ impl NetlinkError {
             NetlinkError::Refused { source, .. } if source.errno == Errno::EXIST => ErrorKind::AlreadyExists,
             NetlinkError::Refused { source, .. } if source.errno == Errno::PERM => ErrorKind::Forbidden,
             NetlinkError::Refused { source, .. } if source.is_missing() => ErrorKind::NotFound,
-            NetlinkError::Socket { .. } | NetlinkError::Refused { .. } | NetlinkError::Malformed { .. } => {
-                ErrorKind::Internal
-            }
+            NetlinkError::Socket { .. }
+            | NetlinkError::Refused { .. }
+            | NetlinkError::Interrupted { .. }
+            | NetlinkError::Malformed { .. } => ErrorKind::Internal,
         }
     }
 
@@ -48,7 +55,7 @@ impl NetlinkError {
     pub fn errno(&self) -> Option<Errno> {
         match self {
             NetlinkError::Refused { source, .. } => Some(source.errno),
-            NetlinkError::Socket { .. } | NetlinkError::Malformed { .. } => None,
+            NetlinkError::Socket { .. } | NetlinkError::Interrupted { .. } | NetlinkError::Malformed { .. } => None,
         }
     }
 

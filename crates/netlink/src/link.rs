@@ -294,16 +294,18 @@ pub fn hairpin_port(name: &str, index: u32) -> Request {
 
 /// The link of this name, if there is one.
 pub fn by_name(socket: &mut Socket, name: &str) -> Result<Option<Link>, NetlinkError> {
-    let message = Message::new(RTM_GETLINK, 0).fixed(&header(0, 0, false)).text(IFLA_IFNAME, name);
     let mut found = None;
-    let asked = socket.dump(Request { what: format!("look up link {name}").into(), message }, |answer| {
-        found = parse(answer.body);
-    });
+    let asked = socket.ask(look_up(name), |answer| found = parse(answer.body));
     match asked {
         Err(NetlinkError::Refused { source, .. }) if source.is_missing() => Ok(None),
         Err(err) => Err(err),
         Ok(()) => Ok(found),
     }
+}
+
+pub(crate) fn look_up(name: &str) -> Request {
+    let message = Message::new(RTM_GETLINK, 0).fixed(&header(0, 0, false)).text(IFLA_IFNAME, name);
+    Request { what: format!("look up link {name}").into(), message }
 }
 
 /// All links, or the ports of one bridge.
@@ -312,9 +314,7 @@ pub fn list(socket: &mut Socket, master: Option<u32>) -> Result<Vec<Link>, Netli
     if let Some(master) = master {
         message = message.u32(IFLA_MASTER, master);
     }
-    let mut links = Vec::new();
-    socket.dump(Request { what: "list links".into(), message }, |answer| links.extend(parse(answer.body)))?;
-    Ok(links)
+    socket.list(Request { what: "list links".into(), message }, |answer| parse(answer.body))
 }
 
 fn port(name: &str, index: u32, attributes: &[(u16, u8)]) -> Request {

@@ -55,7 +55,7 @@ impl Message {
 
     /// Appends an attribute.
     pub fn attribute(mut self, kind: u16, value: &[u8]) -> Message {
-        self.bytes.extend(((value.len() + 4) as u16).to_ne_bytes());
+        self.bytes.extend(attribute_length(value.len() + 4).to_ne_bytes());
         self.bytes.extend(kind.to_ne_bytes());
         self.bytes.extend_from_slice(value);
         self.finish()
@@ -85,7 +85,7 @@ impl Message {
         self.bytes.extend([0; 2]);
         self.bytes.extend((kind | NESTED).to_ne_bytes());
         let mut filled = fill(self);
-        let length = (filled.bytes.len() - start) as u16;
+        let length = attribute_length(filled.bytes.len() - start);
         filled.bytes[start..start + 2].copy_from_slice(&length.to_ne_bytes());
         filled.finish()
     }
@@ -110,6 +110,11 @@ impl Message {
         self.bytes[..4].copy_from_slice(&length.to_ne_bytes());
         self
     }
+}
+
+fn attribute_length(bytes: usize) -> u16 {
+    // Names and rules are bounded before they come here, and elements are sent in parts: cut short, it would say something else.
+    u16::try_from(bytes).expect("an attribute of ours is shorter than 64 KiB")
 }
 
 /// One message of an answer.

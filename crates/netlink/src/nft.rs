@@ -306,7 +306,7 @@ pub fn bridge_table_exists(socket: &mut Socket, table: &str) -> Result<bool, Net
 
 fn exists(socket: &mut Socket, header: [u8; 4], table: &str) -> Result<bool, NetlinkError> {
     let message = Message::new(GET_TABLE, 0).fixed(&header).text(1, table);
-    let asked = socket.dump(Request { what: format!("look up nft table {table}").into(), message }, |_| {});
+    let asked = socket.ask(Request { what: format!("look up nft table {table}").into(), message }, |_| {});
     match asked {
         Err(NetlinkError::Refused { source, .. }) if source.is_missing() => Ok(false),
         other => other.map(|()| true),
@@ -317,13 +317,12 @@ fn exists(socket: &mut Socket, header: [u8; 4], table: &str) -> Result<bool, Net
 pub fn elements(socket: &mut Socket, family: Family, table: &str, map: &str) -> Result<Vec<Element>, NetlinkError> {
     use crate::message::{attribute, attributes};
     let message = Message::new(GET_ELEMENT, DUMP).fixed(&family.header()).text(1, table).text(2, map);
-    let mut elements = Vec::new();
-    socket.dump(Request { what: format!("list elements of nft map {map}").into(), message }, |answer| {
+    socket.list(Request { what: format!("list elements of nft map {map}").into(), message }, |answer| {
         let list = answer.body.get(4..).and_then(|body| attribute(body, 3)).unwrap_or_default();
-        elements.extend(attributes(list).filter_map(|(_, entry)| {
+        let element = |entry| {
             let part = |kind| attribute(attribute(entry, kind)?, DATA_VALUE).map(<[u8]>::to_vec);
             Some(Element { key: part(1)?, value: part(2)? })
-        }));
-    })?;
-    Ok(elements)
+        };
+        attributes(list).filter_map(|(_, entry)| element(entry)).collect::<Vec<_>>()
+    })
 }

@@ -62,9 +62,7 @@ fn default_route(of: IpAddr, scope: u8) -> Message {
 /// The destinations of the main table, of both families.
 pub fn list(socket: &mut Socket) -> Result<Vec<Destination>, NetlinkError> {
     let message = Message::new(RTM_GETROUTE, DUMP).fixed(&[family::ANY, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    let mut routes = Vec::new();
-    socket.dump(Request { what: "list routes".into(), message }, |answer| routes.extend(parse(answer.body)))?;
-    Ok(routes)
+    socket.list(Request { what: "list routes".into(), message }, |answer| parse(answer.body))
 }
 
 fn parse(body: &[u8]) -> Option<Destination> {

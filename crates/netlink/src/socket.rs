@@ -20,6 +20,11 @@ const SEND_BUFFER: usize = 64 << 20;
 const ERROR_HAS_ATTRIBUTES: u16 = 0x200;
 const ERROR_TEXT: u16 = 1;
 
+/// NLM_F_DUMP_INTR: somebody changed something while it was listed.
+const INTERRUPTED: u16 = 0x10;
+/// How often a list is asked for that others keep changing: most are one datagram, and cannot be interrupted.
+const ATTEMPTS: usize = 32;
+
 thread_local! {
     static REQUESTS_SENT: Cell<u64> = const { Cell::new(0) };
 }
@@ -119,7 +124,7 @@ impl Socket {
         let first = self.sequence.wrapping_add(1);
         let (last, mut what) = self.send(requests, 0)?;
         let mut refused = None;
-        self.receive(|answer| {
+        self.receive(first, |answer| {
             if let Some(refusal) = refusal(answer) {
                 refused.get_or_insert((answer.sequence.wrapping_sub(first), refusal));
             }
@@ -134,15 +139,41 @@ impl Socket {
         }
     }
 
-    /// Asks for objects and hands each to `each`. A request without the dump flag has one answer.
-    pub fn dump(&mut self, request: Request, mut each: impl FnMut(Answer<'_>)) -> Result<(), NetlinkError> {
+    /// Asks for all objects of a kind, each of which `parse` makes something of: as they were at one moment. Asks again where others
+    /// change them meanwhile, and is refused where they never stop.
+    pub fn list<T, I: IntoIterator<Item = T>>(
+        &mut self,
+        request: Request,
+        mut parse: impl FnMut(Answer<'_>) -> I,
+    ) -> Result<Vec<T>, NetlinkError> {
+        for _ in 0..ATTEMPTS {
+            let (mut found, mut interrupted) = (Vec::new(), false);
+            self.ask(request.clone(), |answer| {
+                interrupted |= answer.flags & INTERRUPTED != 0;
+                found.extend(parse(answer));
+            })?;
+            if !interrupted {
+                return Ok(found);
+            }
+        }
+        Err(NetlinkError::Interrupted { request: request.what.into_owned() })
+    }
+
+    /// Asks for something and hands each answer to `each`. A request without the dump flag has one, and the end of a list has none
+    /// but its flags.
+    pub(crate) fn ask(&mut self, request: Request, mut each: impl FnMut(Answer<'_>)) -> Result<(), NetlinkError> {
         let what = request.what.clone();
         self.send(vec![request], 0)?;
         let mut refused = None;
-        self.receive(|answer| {
+        let number = self.sequence;
+        self.receive(number, |answer| {
             match answer.kind {
                 ERROR => refused = refusal(answer),
-                DONE => {}
+                // A list that ends early says why there.
+                DONE => {
+                    refused = refusal(answer);
+                    each(Answer { body: &[], ..answer });
+                }
                 _ => each(answer),
             }
             matches!(answer.kind, ERROR | DONE)
@@ -159,7 +190,7 @@ impl Socket {
         // The frame's end gets no acknowledgement on older kernels: the last message inside it does.
         let (acknowledged, mut what) = self.send(requests, 1)?;
         let mut refused = None;
-        self.receive(|answer| {
+        self.receive(first, |answer| {
             let reason = refusal(answer);
             // A refusal of the frame's begin is one of the whole transaction; nothing need follow it.
             let whole = answer.sequence == first && reason.is_some();
@@ -194,9 +225,15 @@ impl Socket {
         Ok((self.sequence.wrapping_sub(after as u32), what))
     }
 
-    /// Reads answers until `last` says that it was the last.
-    fn receive(&mut self, mut last: impl FnMut(Answer<'_>) -> bool) -> Result<(), NetlinkError> {
+    /// Reads answers to the requests from the number `first` on until `last` says that it was the last. After an error the rest is
+    /// thrown away: the kernel begins no list before the one that it has begun was read.
+    fn receive(&mut self, first: u32, last: impl FnMut(Answer<'_>) -> bool) -> Result<(), NetlinkError> {
+        self.receive_all(first, last).inspect_err(|_| self.drain())
+    }
+
+    fn receive_all(&self, first: u32, mut last: impl FnMut(Answer<'_>) -> bool) -> Result<(), NetlinkError> {
         let mut buffer = vec![0; BUFFER];
+        let asked = self.sequence.wrapping_sub(first);
         loop {
             let (_, length) = rustix::io::retry_on_intr(|| recv(&self.fd, &mut buffer[..], RecvFlags::TRUNC))
                 .map_err(NetlinkError::socket)?;
@@ -204,15 +241,17 @@ impl Socket {
             let bytes = buffer.get(..length).ok_or_else(cut)?;
             for answer in message::answers(bytes) {
                 let answer = answer.ok_or_else(cut)?;
-                if last(answer) {
+                // What is left of something else that was asked answers nothing of this.
+                let is_ours = answer.sequence.wrapping_sub(first) <= asked;
+                if is_ours && last(answer) {
                     return Ok(());
                 }
             }
         }
     }
 
-    /// Throws away what is left of the answers to a refused transaction.
-    fn drain(&mut self) {
+    /// Throws away what is left of answers.
+    fn drain(&self) {
         let mut buffer = vec![0; BUFFER];
         // EAGAIN is the end that we want; any other error shows again at the next use of the socket.
         while recv(&self.fd, &mut buffer[..], RecvFlags::DONTWAIT) != Err(Errno::AGAIN) {}
@@ -238,4 +277,36 @@ fn refusal(answer: Answer<'_>) -> Option<Refusal> {
     let attributes = answer.body.get(4 + message::HEADER..).filter(|_| answer.flags & ERROR_HAS_ATTRIBUTES != 0);
     let text = attributes.and_then(|bytes| message::attribute(bytes, ERROR_TEXT)).map(message::text);
     Some(Refusal { errno: Errno::from_raw_os_error(-number), text: text.unwrap_or_default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{address, link};
+
+    #[test]
+    fn what_is_left_of_an_earlier_question_answers_no_other_one() {
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let links = link::list(&mut socket, None).unwrap();
+        assert!(!links.is_empty());
+        for _ in 0..3 {
+            // An answer and an acknowledgement each, which nobody reads.
+            socket.send(vec![link::look_up("lo")], 0).unwrap();
+        }
+        let names = |links: Vec<link::Link>| links.into_iter().map(|link| link.name).collect::<Vec<_>>();
+        assert_eq!(names(link::list(&mut socket, None).unwrap()), names(links));
+        socket.send(vec![link::look_up("lo")], 0).unwrap();
+        let refused = socket.apply(vec![link::delete("nobody-has-it")]).unwrap_err();
+        assert!(matches!(refused, NetlinkError::Refused { .. }), "{refused:?}");
+        address::list(&mut socket).unwrap();
+    }
+
+    #[test]
+    fn the_end_of_a_list_may_be_a_refusal() {
+        let end = |number: i32| number.to_ne_bytes();
+        let refused = |kind, body: &[u8]| refusal(Answer { kind, flags: 0, sequence: 1, body }).map(|one| one.errno);
+        assert_eq!(refused(DONE, &end(0)), None);
+        assert_eq!(refused(DONE, &end(-Errno::NOMEM.raw_os_error())), Some(Errno::NOMEM));
+        assert_eq!(refused(ERROR, &end(0)), None);
+    }
 }

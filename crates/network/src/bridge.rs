@@ -262,8 +262,8 @@ fn is_on(path: &str) -> Result<bool, NetworkError> {
 fn addresses_of(bridge: &str, socket: &mut Socket) -> Result<Vec<Subnet>, NetworkError> {
     let missing = || NetworkError::NoBridge { bridge: bridge.to_owned() };
     let link = link::by_name(socket, bridge)?.ok_or_else(missing)?;
-    let is_of_link = |address: IpAddr| matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
-    let found = address::list(socket)?.into_iter().filter(|one| one.index == link.index && !is_of_link(one.address));
+    let found =
+        address::list(socket)?.into_iter().filter(|one| one.index == link.index && !subnet::is_of_link(one.address));
     Ok(found.map(|one| Subnet { address: one.address, prefix: one.prefix }).collect())
 }
 
@@ -290,15 +290,11 @@ fn choose(pools: &[AddressPool], others: &[(String, Subnet)], socket: &mut Socke
 pub(crate) fn used(socket: &mut Socket) -> Result<Vec<Subnet>, NetworkError> {
     let addresses = address::list(socket)?.into_iter().map(|one| Subnet { address: one.address, prefix: one.prefix });
     let routes = route::list(socket)?.into_iter().map(|one| Subnet { address: one.address, prefix: one.prefix });
-    let resolv_conf = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let servers =
-        name_servers(&resolv_conf).map(|address| Subnet::new(address, if address.is_ipv4() { 32 } else { 128 }));
+    // Those that systemd-resolved asks, where it is the only one that programs are told of.
+    let servers = dns::name_servers(&dns::host_file().1).into_iter().map(|server| {
+        let width = if server.address.is_ipv4() { 32 } else { 128 };
+        Subnet { address: server.address, prefix: width }
+    });
     // A default route leads everywhere.
     Ok(addresses.chain(routes).chain(servers).filter(|subnet| subnet.prefix > 0).collect())
-}
-
-fn name_servers(resolv_conf: &str) -> impl Iterator<Item = IpAddr> {
-    let values = resolv_conf.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
-    // Behind a percent sign follows the link of an address of IPv6.
-    values.filter_map(|value| value.trim().split('%').next()?.parse().ok())
 }

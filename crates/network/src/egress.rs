@@ -24,6 +24,7 @@ use netlink::{NetlinkError, Socket, conntrack};
 use rustix::io::Errno;
 
 use crate::driver::DriverKind;
+use crate::subnet::is_of_link;
 use table::{Learned, Tables};
 use ways::{Way, Ways};
 
@@ -94,7 +95,8 @@ impl Egress {
         }
     }
 
-    /// A container has these endpoints with a policy from now on, and no others. On an error it has those that it had.
+    /// A container has these endpoints with a policy from now on, and no others. On an error it has those that it had, unless all that
+    /// failed is to forget what an earlier owner of new addresses has begun: then it has these.
     pub(crate) fn set(&mut self, socket: &mut Socket, container: &str, now: Vec<Guarded>) -> Result<(), NetlinkError> {
         let before = self.endpoints.get(container).cloned().unwrap_or_default();
         let without = |all: &[Guarded], others: &[Guarded]| -> Vec<Guarded> {
@@ -113,13 +115,13 @@ impl Egress {
         if let Some(ways) = self.ways.get_mut(container) {
             ways.retain_from(|from| !is_gone(from));
         }
+        if !self.endpoints.contains_key(container) {
+            self.ways.remove(container);
+        }
         let own: Vec<IpAddr> = new.iter().flat_map(|one| one.own.iter().chain(&one.aside).copied()).collect();
         if !own.is_empty() {
             // What an earlier owner of the addresses began would go on without a question.
             conntrack::forget_begun_by(socket, &own)?;
-        }
-        if !self.endpoints.contains_key(container) {
-            self.ways.remove(container);
         }
         Ok(())
     }
@@ -295,9 +297,4 @@ impl Egress {
         self.stands = Some(stands);
         Ok(stands)
     }
-}
-
-/// Whether an address means somebody else on each link.
-fn is_of_link(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }

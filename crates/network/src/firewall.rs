@@ -37,7 +37,7 @@ use crate::foreign::{Due, Foreign, ForeignChain, MARK};
 use crate::options::GatewayMode;
 use crate::ports::{Protocol, Published};
 use crate::record::{BridgeRecord, Forwarding};
-use crate::subnet::Subnet;
+use crate::subnet::{Subnet, is_of_link};
 use crate::user::UserNetwork;
 
 mod egress;
@@ -479,7 +479,8 @@ impl BridgeRules {
             // The bridge has no address, but takes packets for any other one of this machine.
             append(change, "raw", &[&entering, &rule::to_this_machine(), &DROP]);
         }
-        let Some(gateway) = self.gateway(family).filter(|gateway| !is_link_local(gateway.address)) else { return };
+        // A rule about those of links would hit this machine's neighbours, too.
+        let Some(gateway) = self.gateway(family).filter(|gateway| !is_of_link(gateway.address)) else { return };
         if self.is(GatewayMode::NatUnprotected, family) || self.is(GatewayMode::Routed, family) {
             return;
         }
@@ -536,11 +537,6 @@ impl BridgeRules {
             append(change, "masquerade", &[&rule::source_in(LOOPBACK.0, LOOPBACK.1), &leaving, &MASQUERADE]);
         }
     }
-}
-
-/// Whether an address means somebody else on each link: a rule about it would hit this machine's neighbours, too.
-fn is_link_local(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 const ACCEPT: [Expression; 1] = [Expression::Verdict(Verdict::Accept)];

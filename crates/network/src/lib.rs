@@ -38,9 +38,10 @@
 //! A link on top of a parent is taken out of its namespace before that, through a socket which the container's entry has there:
 //! its parent may have room for nobody else.
 //!
-//! Locks: `users.changing`, `wired`, `firewall`, `relays`, `route`, `state`, in this order, `users.networks` last; none while waiting for a
-//! sandbox or for firewalld. Everything blocks, mostly for tens of microseconds, or a millisecond where a
-//! pair is made; a join at most 20 s for its sandbox, 10 s for others that choose a subnet, 5 s for firewalld and for each question to the relay.
+//! Locks: `users.changing`, `wired`, `firewall`, `route`, `state`, in this order, `users.networks` and `guarded` last; none while waiting for
+//! a sandbox, for firewalld or for the relay, but `relays` for that one, which is taken before `state` and with none of the others.
+//! Everything blocks, mostly for tens of microseconds, or a millisecond where a pair is made; a join at most 20 s for its sandbox, 10 s for
+//! others that choose a subnet, 5 s for firewalld and for each question to the relay.
 //! Users' networks have addresses of IPv4, IPv6 or both, the default bridge of IPv4 or both.
 //! Deliberately not here: names (DNS), files in /etc of containers.
 

@@ -14,6 +14,7 @@ mod users;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use netlink::link::{self, Link, Mac};
@@ -32,7 +33,7 @@ use crate::options::GatewayMode;
 use crate::parent::{Lent, ParentDriver};
 use crate::ports::{PortRequest, Protocol as Transport, Published};
 use crate::record::{BridgeRecord, EndpointRecord, Forwarding, Records, SandboxRecord};
-use crate::relays::Relays;
+use crate::relays::{Expected, Relays};
 use crate::sandbox::{Plan, Pool, Room};
 use crate::subnet::Subnet;
 pub use egress::{Denial, Denials, EgressGate, egress_gate, open_egress};
@@ -202,12 +203,18 @@ pub struct Networks {
     records: Records,
     users: Users,
     wired: Mutex<Option<Arc<Wired>>>,
+    /// What somebody has been shown of the default bridge who did not need it: that is so when it is made. Taken with `route`.
+    planned: Mutex<Option<BridgeRecord>>,
     /// Taken after `wired` and before `route` and `state`.
     firewall: Mutex<Firewall>,
     /// Has a lock of its own, and takes no other one.
     firewalld: Firewalld,
-    /// Taken after `firewall`.
+    /// Held while the relay is asked, for seconds where it does not answer: only by who has a port of its. Neither with `firewall` nor
+    /// with `state`, which is taken after it.
     relays: Mutex<Relays>,
+    /// The ports that are its, and whether there can be one: to be known without it.
+    relayed: Expected,
+    relays_are_possible: AtomicBool,
     route: Mutex<Socket>,
     state: Mutex<Endpoints>,
     /// Whether this machine has IPv6 at all, once somebody asked.
@@ -347,9 +354,12 @@ impl Networks {
             firewall: Mutex::new(Firewall::open(config.table_name(), config.host_firewall)?),
             firewalld: Firewalld::new(config.system_bus.clone().filter(|_| !config.host_firewall)),
             route: Mutex::new(route),
+            relayed: relays.expected(),
+            relays_are_possible: AtomicBool::new(false),
             relays: Mutex::new(relays),
             users: Users::open(config.data_dir.join("networks.redb"))?,
             wired: Mutex::new(None),
+            planned: Mutex::new(None),
             state: Mutex::new(state),
             ipv6: OnceLock::new(),
             guarded: Mutex::new(records.guarded()?),
@@ -415,7 +425,7 @@ impl Networks {
         self.wire().map(|_| ())
     }
 
-    /// The default bridge network. Before anybody has joined, what it is going to be.
+    /// The default bridge network. Before anybody has joined, what it is going to be: nothing is made or written for that.
     pub fn network(&self) -> Result<Network, NetworkError> {
         let wired = lock(&self.wired).clone();
         let record = match wired {
@@ -477,10 +487,13 @@ impl Networks {
         lock(&self.state)
     }
 
+    /// What the default bridge is going to be; written by who makes it so.
     fn plan_default(&self, route: &mut Socket) -> Result<BridgeRecord, NetworkError> {
         let joined = self.state().records().any(|record| record.on(DEFAULT).is_some());
-        let record = bridge::plan(&self.config, self.records.bridge()?, joined, &self.users.subnets(), route)?;
-        self.records.write_bridge(&record)?;
+        let mut planned = lock(&self.planned);
+        let known = self.records.bridge()?.or_else(|| planned.clone());
+        let record = bridge::plan(&self.config, known, joined, &self.users.subnets(), route)?;
+        *planned = Some(record.clone());
         Ok(record)
     }
 
@@ -510,6 +523,7 @@ impl Networks {
         let choosing = bridge::lock_choice()?;
         let mut route = lock(&self.route);
         let record = self.plan_default(&mut route)?;
+        self.records.write_bridge(&record)?;
         let bridge = bridge::ensure(&self.config, &record, &mut route)?;
         self.users.set_up(&mut route);
         drop((route, choosing));

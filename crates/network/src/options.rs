@@ -1,6 +1,6 @@
 //! The options of a bridge network, as users give them. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use errdefs::ErrorKind;
@@ -15,6 +15,8 @@ const INHIBIT: &str = "com.docker.network.bridge.inhibit_ipv4";
 const MTU: &str = "com.docker.network.driver.mtu";
 const PREFIX: &str = "com.docker.network.container_iface_prefix";
 const TRUSTED: &str = "com.docker.network.bridge.trusted_host_interfaces";
+/// All of them stand in one rule, of which each takes two expressions: the kernel has 128 (NFT_RULE_MAXEXPRS).
+const TRUSTED_MAX: usize = 32;
 /// What would change a network and does nothing here.
 const NOT_OFFERED: [&str; 1] = ["com.docker.network.host_ipv4"];
 
@@ -104,6 +106,9 @@ pub enum OptionError {
     /// The kernel takes no interface of such a name.
     #[error("numerical result out of range")]
     LongName,
+    /// More links are named than a rule can speak of.
+    #[error("{TRUSTED} names {0} interfaces, the most are {TRUSTED_MAX}")]
+    ManyTrusted(usize),
     /// Longshore does not do this.
     #[error("network option {option}={value} is not supported by Longshore yet")]
     NotOffered {
@@ -138,6 +143,10 @@ pub(crate) fn parse(given: &BTreeMap<String, String>) -> Result<Options, OptionE
     if let Some((option, value)) = given.iter().find(|(name, _)| NOT_OFFERED.contains(&name.as_str())) {
         return Err(OptionError::NotOffered { option: option.clone(), value: value.clone() });
     }
+    let trusted = trusted_interfaces(given).len();
+    if trusted > TRUSTED_MAX {
+        return Err(OptionError::ManyTrusted(trusted));
+    }
     let text = |option| given.get(option).filter(|value| !value.is_empty()).cloned();
     let bridge = text(NAME);
     if bridge.as_ref().is_some_and(|name| name.len() > netlink::link::NAME_MAX) {
@@ -163,12 +172,13 @@ pub(crate) fn inhibits_ipv4(given: &BTreeMap<String, String>) -> bool {
     truth_or(given, INHIBIT, "false").unwrap_or_default()
 }
 
-/// The links of this machine whose neighbours reach published ports at the containers' own addresses. What no link can be called is
-/// none.
+/// The links of this machine whose neighbours reach published ports at the containers' own addresses, each once. What no link can be
+/// called is none.
 pub(crate) fn trusted_interfaces(given: &BTreeMap<String, String>) -> Vec<String> {
     let names = given.get(TRUSTED).map_or("", String::as_str).split(':');
     let could_be = |name: &&str| !name.is_empty() && name.len() <= netlink::link::NAME_MAX;
-    names.filter(could_be).map(str::to_owned).collect()
+    let names: BTreeSet<&str> = names.filter(could_be).collect();
+    names.into_iter().map(str::to_owned).collect()
 }
 
 fn mtu(given: &BTreeMap<String, String>) -> Result<Option<u32>, OptionError> {

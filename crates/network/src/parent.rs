@@ -12,7 +12,6 @@
 //! first network that names it, and goes with the last. Where none is named a link that leads nowhere is made.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use errdefs::ErrorKind;
 use netlink::link::{self, Upper};
@@ -22,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::driver::DriverKind;
 use crate::error::{NetworkError, SystemReason};
-use crate::subnet::Subnet;
+use crate::subnet::{Subnet, is_of_link};
 
 const PARENT: &str = "parent";
 const MACVLAN_MODE: &str = "macvlan_mode";
@@ -347,7 +346,7 @@ impl ParentDriver {
         let found = find(route, &self.parent)?.ok_or_else(|| ParentError::Missing(self.parent.clone()))?;
         let own = address::list(route)?.into_iter().filter(|one| one.index == found.index);
         // What the kernel has made for the link, it makes again.
-        let given = own.filter(|one| !matches!(one.address, IpAddr::V6(one) if one.is_unicast_link_local()));
+        let given = own.filter(|one| !is_of_link(one.address));
         let addresses = given.map(|one| Subnet { address: one.address, prefix: one.prefix }).collect();
         let lent = Lent { name: found.name.clone(), addresses, up: found.up };
         Ok((found, lent))

@@ -266,6 +266,9 @@ pub(crate) struct Ports {
     last: HashMap<(Protocol, IpAddr, (u16, u16)), u16>,
 }
 
+/// How many ranges' last ports are known; then all are forgotten, and each begins at its first port again.
+const LAST_MAX: usize = 1024;
+
 impl Ports {
     /// `any` is the range for requests that name no port.
     pub(crate) fn new(any: (u16, u16)) -> Ports {
@@ -297,6 +300,9 @@ impl Ports {
         let start = self.last.get(&key).map_or(first, |port| if *port >= last { first } else { port + 1 });
         let free = (start..=last).chain(first..start).find(|port| self.conflict(group, *port).is_none());
         let port = free.ok_or(PortError::Exhausted)?;
+        if self.last.len() >= LAST_MAX {
+            self.last.clear();
+        }
         self.last.insert(key, port);
         Ok(self.insert(group, port))
     }

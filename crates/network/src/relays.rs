@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use relay::{AskError, Client, Rule};
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -26,10 +27,26 @@ pub(crate) struct Relays {
     end: OwnedFd,
     /// What it serves, as far as it has told.
     served: BTreeSet<String>,
-    /// What it is to serve, whatever it tells.
-    expected: BTreeSet<String>,
+    /// What it is to serve, whatever it tells. Whoever only wants to know that does not wait for the relay.
+    expected: Expected,
     /// Whether it may serve something else: it has not answered. A relay that was stopped goes on with what it had.
     unsettled: bool,
+}
+
+/// By their ids, the ports that the relay is to serve.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Expected(Arc<Mutex<BTreeSet<String>>>);
+
+impl Expected {
+    /// Whether a port is the relay's.
+    pub(crate) fn has(&self, published: &Published) -> bool {
+        self.ids().contains(&id(published))
+    }
+
+    fn ids(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        // It is whole at every moment.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl fmt::Debug for Relays {
@@ -41,7 +58,7 @@ impl fmt::Debug for Relays {
 impl Relays {
     pub(crate) fn new(dir: PathBuf) -> io::Result<Relays> {
         let end = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let (served, expected) = (BTreeSet::new(), BTreeSet::new());
+        let (served, expected) = (BTreeSet::new(), Expected::default());
         Ok(Relays { dir, starter: None, client: None, end, served, expected, unsettled: false })
     }
 
@@ -49,19 +66,14 @@ impl Relays {
         self.starter = Some(starter);
     }
 
-    /// Whether there can be a relay.
-    pub(crate) fn is_possible(&self) -> bool {
-        self.starter.is_some()
-    }
-
     /// Whether anything is to be served.
     pub(crate) fn is_needed(&self) -> bool {
-        !self.expected.is_empty()
+        !self.expected.ids().is_empty()
     }
 
-    /// Whether a port is the relay's.
-    pub(crate) fn serves(&self, published: &Published) -> bool {
-        self.expected.contains(&id(published))
+    /// What is to be served, now and later.
+    pub(crate) fn expected(&self) -> Expected {
+        self.expected.clone()
     }
 
     /// Readable when the relay has ended, unless it was asked to: [`Relays::forget_ended`] is due.
@@ -81,7 +93,7 @@ impl Relays {
 
     /// Says what is to be served at the daemon's start: an earlier one's relay may serve more, or less.
     pub(crate) fn expect(&mut self, ids: impl IntoIterator<Item = String>) {
-        self.expected = ids.into_iter().collect();
+        *self.expected.ids() = ids.into_iter().collect();
         self.unsettled = true;
     }
 
@@ -100,9 +112,9 @@ impl Relays {
     /// Ends the serving of what nobody expects. Behind whatever is put: a relay ends with its last port. What is expected and not
     /// served is due again.
     pub(crate) fn end_unexpected(&mut self) -> Result<(), AskError> {
-        let unexpected: Vec<String> = self.served.difference(&self.expected).cloned().collect();
+        let unexpected: Vec<String> = self.served.difference(&self.expected.ids()).cloned().collect();
         let ended = self.remove_ids(unexpected);
-        self.unsettled |= !self.expected.is_subset(&self.served);
+        self.unsettled |= !self.expected.ids().is_subset(&self.served);
         ended
     }
 
@@ -131,13 +143,14 @@ impl Relays {
         socket: Option<BorrowedFd<'_>>,
     ) -> Result<(), AskError> {
         let rule = rule(published, target);
-        self.expected.insert(rule.id.clone());
+        self.expected.ids().insert(rule.id.clone());
         let mut client = self.take_client()?;
         let put = client.put(&rule, socket);
         match &put {
             Ok(()) => drop(self.served.insert(rule.id)),
-            // What it served by this id it serves still.
-            Err(AskError::Refused(_)) => drop(self.expected.remove(&rule.id)),
+            // What it served by this id it serves still, until somebody withdraws it.
+            Err(AskError::Refused(_)) if self.served.contains(&rule.id) => {}
+            Err(AskError::Refused(_)) => drop(self.expected.ids().remove(&rule.id)),
             Err(AskError::Io(_)) => {
                 self.lose_track();
                 return put;
@@ -150,7 +163,7 @@ impl Relays {
     /// [`Relays::put`] of many, each with its socket. One that is refused is told for none of them: each is to be put by itself then.
     pub(crate) fn put_all(&mut self, ports: &[(Rule, BorrowedFd<'_>)]) -> Result<(), AskError> {
         let ids = || ports.iter().map(|(rule, _)| rule.id.clone());
-        self.expected.extend(ids());
+        self.expected.ids().extend(ids());
         let mut client = self.take_client()?;
         let put = client.put_all(ports);
         if let Err(AskError::Io(_)) = &put {
@@ -173,13 +186,16 @@ impl Relays {
 
     /// Takes it that a port cannot be served: somebody else has it.
     pub(crate) fn give_up(&mut self, published: &Published) {
-        self.expected.remove(&id(published));
+        self.expected.ids().remove(&id(published));
     }
 
     /// Ends the serving of ports, as far as they are served. After an error it ends as soon as the relay answers.
     pub(crate) fn remove(&mut self, ports: &[Published]) -> Result<(), AskError> {
         let ids: Vec<String> = ports.iter().filter(|one| !one.is_opened()).map(id).collect();
-        let expected = ids.iter().filter(|id| self.expected.remove(*id)).count();
+        let expected = {
+            let mut expected = self.expected.ids();
+            ids.iter().filter(|id| expected.remove(*id)).count()
+        };
         if expected > 0 && self.unsettled {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "the relay does not answer").into());
         }

@@ -106,12 +106,17 @@ fn open(path: &Path) -> Result<Database, redb::Error> {
     Ok(Database::builder().set_cache_size(CACHE_BYTES).create(path)?)
 }
 
-/// Whether it is the file's fault, not that of the system (a full disk, no descriptor) or of another process.
+/// Whether it is the file's fault, not that of the system (a full disk, no descriptor), of another process, or of a newer version
+/// that has written it: what is whole is not set aside.
 fn is_torn(err: &redb::Error) -> bool {
     match err {
-        redb::Error::DatabaseAlreadyOpen | redb::Error::DatabaseClosed => false,
+        redb::Error::Corrupted(_)
+        | redb::Error::TableTypeMismatch { .. }
+        | redb::Error::TableIsMultimap(_)
+        | redb::Error::TableIsNotMultimap(_)
+        | redb::Error::TypeDefinitionChanged { .. } => true,
         redb::Error::Io(err) => err.raw_os_error().is_none(),
-        _ => true,
+        _ => false,
     }
 }
 
@@ -146,6 +151,13 @@ mod tests {
         store.remove(&one.id).unwrap();
         let again = Store::new(directory.path().join("data/networks.redb"));
         assert_eq!(again.load().unwrap(), [two]);
+    }
+
+    #[test]
+    fn what_a_newer_version_has_written_is_not_torn() {
+        assert!(!is_torn(&redb::Error::UpgradeRequired(9)));
+        assert!(!is_torn(&redb::Error::Io(std::io::Error::from_raw_os_error(24))));
+        assert!(is_torn(&redb::Error::Corrupted("no".to_owned())));
     }
 
     #[test]

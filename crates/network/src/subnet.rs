@@ -17,6 +17,11 @@ pub struct Subnet {
     pub prefix: u8,
 }
 
+/// Whether an address of IPv6 means somebody else on each link (RFC 4291, 2.5.6): what is said of it here would be said of all links.
+pub(crate) fn is_of_link(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
 impl Subnet {
     /// An address with the length of its network's prefix.
     pub fn new(address: impl Into<IpAddr>, prefix: u8) -> Subnet {

@@ -57,7 +57,7 @@ impl Client {
         Ok((Client { version: VERSION, ..Client::new(ours)? }, theirs))
     }
 
-    /// Finds the relay of this directory; none if there is none.
+    /// Finds the relay of this directory; none if there is none. Blocks for five seconds at most while it takes nobody.
     pub fn find(dir: &Path) -> io::Result<Option<Client>> {
         let opened = rustix::fs::open(dir, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
         let dir = match opened {
@@ -74,17 +74,19 @@ impl Client {
         }
     }
 
-    /// Has a rule served, with a listening socket unless the relay has one for it.
+    /// Has a rule served, with a listening socket unless the relay has one for it. Blocks until the answer, as all questions do, five
+    /// seconds at most: after that, as after every [`AskError::Io`], answers may come that belong to nothing, and this client is to go.
     pub fn put(&mut self, rule: &Rule, socket: Option<BorrowedFd<'_>>) -> Result<(), AskError> {
         self.ask(&Ask::Put(rule.clone()), socket.as_slice()).map(drop)
     }
 
-    /// Has a rule served no longer, no error if it is not; whether the relay ends now.
+    /// Has a rule served no longer, no error if it is not; whether the relay ends now. Blocks as [`Client::put`].
     pub fn remove(&mut self, id: &str) -> Result<bool, AskError> {
         Ok(self.ask(&Ask::Remove(id.to_owned()), &[])? == Reply::Ends)
     }
 
-    /// [`Client::put`] of many, each with a socket. After an error some are served, perhaps.
+    /// [`Client::put`] of many, each with a socket. After an error some are served, perhaps. Blocks as that one, for each
+    /// [`RULES_AT_ONCE`] of them.
     pub fn put_all(&mut self, rules: &[(Rule, BorrowedFd<'_>)]) -> Result<(), AskError> {
         if self.version < 2 {
             return rules.iter().try_for_each(|(rule, socket)| self.put(rule, Some(*socket)));
@@ -120,7 +122,7 @@ impl Client {
         Ok(ends)
     }
 
-    /// What is served.
+    /// What is served. Blocks as [`Client::put`], for each thousand of them.
     pub fn list(&mut self) -> Result<Vec<Rule>, AskError> {
         let mut all = Vec::new();
         let mut ask = Ask::List;

@@ -34,13 +34,19 @@ pub(crate) struct Flow {
 }
 
 /// All flows, by number.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Flows {
+    /// So many at most.
+    max: usize,
     all: HashMap<u64, Flow>,
     by_client: HashMap<(u64, Asker), u64>,
 }
 
 impl Flows {
+    pub(crate) fn of_at_most(max: usize) -> Flows {
+        Flows { max, all: HashMap::new(), by_client: HashMap::new() }
+    }
+
     pub(crate) fn get(&self, number: u64) -> Option<&Flow> {
         self.all.get(&number)
     }
@@ -112,10 +118,17 @@ impl Flows {
         self.all.values().map(|flow| flow.heard + SILENCE).min()
     }
 
-    /// The one that has been silent for longest, where there are as many as there may be.
+    /// Which one is to end for one more, where there are as many as there may be: of the port with the most of them the one that has
+    /// been silent for longest. Whoever sends to one port in the name of many ends that port's flows, and no other's.
     pub(crate) fn surplus(&self) -> Option<u64> {
-        let oldest = || self.all.iter().min_by_key(|(_, flow)| flow.heard).map(|(number, _)| *number);
-        (self.all.len() >= crate::FLOWS_MAX).then(oldest).flatten()
+        if self.all.len() < self.max {
+            return None;
+        }
+        let mut counts: HashMap<u64, usize> = HashMap::new();
+        self.all.values().for_each(|flow| *counts.entry(flow.listener).or_default() += 1);
+        let (greediest, _) = counts.into_iter().max_by_key(|(_, count)| *count)?;
+        let its = self.all.iter().filter(|(_, flow)| flow.listener == greediest);
+        its.min_by_key(|(_, flow)| flow.heard).map(|(number, _)| *number)
     }
 }
 
@@ -127,5 +140,34 @@ pub(crate) fn receive(listener: BorrowedFd<'_>, buffer: &mut [u8], mut each: imp
             Err(err) if err.kind() == std::io::ErrorKind::Interrupted => {}
             Err(_) => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_at_one_port_ends_no_flow_of_another() {
+        let mut flows = Flows::of_at_most(8);
+        let target: SocketAddr = "127.0.0.1:9".parse().unwrap();
+        let mut number = 0;
+        let mut open = |flows: &mut Flows, listener: u64| {
+            let surplus = flows.surplus();
+            surplus.into_iter().for_each(|oldest| flows.close(oldest));
+            number += 1;
+            let asker = Asker { client: SocketAddr::new(target.ip(), number as u16), at: None };
+            flows.open(number, listener, asker, target).unwrap();
+            (number, surplus)
+        };
+        let modest = [open(&mut flows, 1).0, open(&mut flows, 1).0];
+        let first = open(&mut flows, 2).0;
+        let ended: Vec<_> = (0..100).filter_map(|_| open(&mut flows, 2).1).collect();
+        assert_eq!((ended.len(), ended[0]), (95, first), "the oldest one of its own");
+        assert!(modest.iter().all(|one| flows.get(*one).is_some()));
+        // Nor do its own keep another port from having some.
+        let more = [(); 4].map(|()| open(&mut flows, 1).0);
+        assert!(more.iter().filter(|one| flows.get(**one).is_some()).count() >= 2);
+        assert_eq!(flows.all.len(), 8);
     }
 }

@@ -86,7 +86,8 @@ struct Relay {
     ends: bool,
 }
 
-/// Serves until the last rule has gone `linger` ago, or with all daemons, or no daemon comes to name the first one.
+/// Serves until the last rule has gone `linger` ago, or with all daemons, or no daemon comes to name the first one. Blocks until
+/// then: it is the whole process. An error is that it cannot begin, or that the kernel does not let it wait.
 pub fn run(dir: &Path, first: Option<OwnedFd>, linger: Duration) -> io::Result<()> {
     let mut relay = match Relay::open(dir) {
         Ok(relay) => Relay { linger, ..relay },
@@ -148,7 +149,7 @@ impl Relay {
             links_max: LINKS_MAX.min(usize::try_from(spare).unwrap_or(LINKS_MAX)).max(1),
             full: false,
             resume_at: None,
-            flows: Flows::default(),
+            flows: Flows::of_at_most(crate::FLOWS_MAX),
             sweep_at: None,
             buffer: vec![0; DATAGRAM_MAX],
             ends: false,

@@ -12,10 +12,6 @@ use crate::error::NetlinkError;
 use crate::message::{APPEND, Answer, CREATE, DUMP, Message, attribute, attributes, text};
 use crate::socket::{Request, Socket};
 
-/// NLM_F_DUMP_INTR: somebody changed rules while they were listed.
-const INTERRUPTED: u16 = 0x10;
-/// How often a list is asked for that others keep changing. Whoever watches is told of the last change, too.
-const ATTEMPTS: usize = 8;
 /// NFTNL_UDATA_RULE_COMMENT of libnftnl.
 const COMMENT: u8 = 0;
 /// NFT_JUMP of linux/netfilter/nf_tables.h: the named chain is asked, and comes back.
@@ -69,7 +65,7 @@ impl fmt::Display for ForwardChain {
 
 /// All base chains at the forward hook.
 pub fn forward_chains(socket: &mut Socket) -> Result<Vec<ForwardChain>, NetlinkError> {
-    let request = || Request { what: "list nft chains".into(), message: Message::new(GET_CHAIN, DUMP).fixed(&[0; 4]) };
+    let request = Request { what: "list nft chains".into(), message: Message::new(GET_CHAIN, DUMP).fixed(&[0; 4]) };
     list(socket, request, chain)
 }
 
@@ -86,7 +82,7 @@ pub struct GuestRule {
 
 /// The rules of a chain, in its order.
 pub fn rules(socket: &mut Socket, chain: &ForwardChain) -> Result<Vec<GuestRule>, NetlinkError> {
-    let request = || Request {
+    let request = Request {
         what: format!("list rules of nft chain {chain}").into(),
         message: Message::new(GET_RULE, DUMP).fixed(&header(chain)).text(1, &chain.table).text(2, &chain.name),
     };
@@ -184,24 +180,13 @@ fn jump(expressions: &[u8]) -> Option<String> {
 /// A whole list, as it was at one moment.
 fn list<T>(
     socket: &mut Socket,
-    request: impl Fn() -> Request,
+    request: Request,
     parse: impl Fn(Answer<'_>) -> Option<T>,
 ) -> Result<Vec<T>, NetlinkError> {
-    let mut attempts = ATTEMPTS;
-    loop {
-        let (mut found, mut interrupted) = (Vec::new(), false);
-        let listed = socket.dump(request(), |answer| {
-            interrupted |= answer.flags & INTERRUPTED != 0;
-            found.extend(parse(answer));
-        });
-        attempts -= 1;
-        match listed {
-            // The chain went meanwhile, and its rules with it.
-            Err(NetlinkError::Refused { source, .. }) if source.is_missing() => return Ok(Vec::new()),
-            Err(err) => return Err(err),
-            Ok(()) if interrupted && attempts > 0 => {}
-            Ok(()) => return Ok(found),
-        }
+    match socket.list(request, parse) {
+        // The chain went meanwhile, and its rules with it.
+        Err(NetlinkError::Refused { source, .. }) if source.is_missing() => Ok(Vec::new()),
+        listed => listed,
     }
 }
 

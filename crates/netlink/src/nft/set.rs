@@ -185,17 +185,16 @@ impl SetElement {
 /// The keys of a set, each with what is left of its time.
 pub fn set_keys(socket: &mut Socket, family: Family, table: &str, set: &str) -> Result<Vec<SetElement>, NetlinkError> {
     let message = Message::new(GET_ELEMENT, DUMP).fixed(&family.header()).text(1, table).text(2, set);
-    let mut keys = Vec::new();
-    socket.dump(Request { what: format!("list elements of nft set {set}").into(), message }, |answer| {
+    socket.list(Request { what: format!("list elements of nft set {set}").into(), message }, |answer| {
         let list = answer.body.get(4..).and_then(|body| attribute(body, 3)).unwrap_or_default();
-        keys.extend(attributes(list).filter_map(|(_, entry)| {
+        let element = |entry| {
             let key = attribute(attribute(entry, ELEMENT_KEY)?, DATA_VALUE)?;
             let left = attribute(entry, ELEMENT_EXPIRATION).and_then(|left| left.try_into().ok());
             let timeout = left.map(|left| Duration::from_millis(u64::from_be_bytes(left)));
             Some(SetElement { timeout, ..SetElement::new(key.to_vec()) })
-        }));
-    })?;
-    Ok(keys)
+        };
+        attributes(list).filter_map(|(_, entry)| element(entry)).collect::<Vec<_>>()
+    })
 }
 
 /// A time as the kernel takes it: none would mean for ever.

@@ -137,5 +137,12 @@ fn privileged_connections_are_forgotten_by_who_began_them() {
         assert_eq!(conntrack::forget_begun_by(&mut socket, &begun_by("127.0.0.1")).unwrap(), 1);
         assert_eq!(conntrack::forget_begun_by(&mut socket, &begun_by("127.0.0.1")).unwrap(), 0);
         assert_eq!(conntrack::forget_begun_by(&mut socket, &begun_by("127.0.0.2")).unwrap(), 1);
+        // A flood costs no request for each.
+        let flood = UdpSocket::bind(("127.0.0.4", 0)).unwrap();
+        (1000..2000).for_each(|port| _ = flood.send_to(b"x", ("127.0.0.3", port)));
+        let sent = netlink::requests_sent();
+        assert_eq!(conntrack::forget_begun_by(&mut socket, &begun_by("127.0.0.4")).unwrap(), 1000);
+        assert!(netlink::requests_sent() - sent < 20);
+        assert_eq!(conntrack::forget_begun_by(&mut socket, &begun_by("127.0.0.4")).unwrap(), 0);
     });
 }

@@ -1,18 +1,20 @@
 //! A running container joins one more network, or leaves one of several.
 
+use std::collections::HashSet;
 use std::os::fd::BorrowedFd;
 
 use netlink::Socket;
 
 use super::endpoints::Entry;
-use super::{DEFAULT, JoinRequest, Networks, Place, Wired, egress, join, links, lock, ports, relaying};
+use super::{DEFAULT, JoinRequest, Networks, Place, Wired, egress, join, links, ports, relaying};
 use crate::error::{JoinError, NetworkError};
 use crate::hold::Hold;
 use crate::record::{EndpointRecord, SandboxRecord};
 use crate::sandbox::Room;
 
 impl Networks {
-    /// Gives a running container the places that it asks for beside those that it has. On an error it has what it had.
+    /// Gives a running container the places that it asks for beside those that it has. On an error it has what it had. Blocks as
+    /// [`Networks::join`], but for the namespace.
     pub fn connect(&self, request: &JoinRequest, namespace: BorrowedFd<'_>) -> Result<Place, JoinError> {
         let wired = self.wire()?;
         let mut entry = take_out(self, request, &wired)?;
@@ -145,12 +147,8 @@ fn add(
 
 /// Gives ports back that lead nowhere since the gateway is another one.
 fn release_unled(networks: &Networks, entry: &mut Entry) -> Result<(), NetworkError> {
-    let unled: Vec<_> = {
-        let relays = lock(&networks.relays);
-        let served = entry.record.ports.iter().filter(|one| relays.serves(one));
-        served.copied().collect()
-    };
-    let gone = entry.release_unled(|published| unled.contains(published));
+    let relayed: HashSet<_> = entry.record.ports.iter().copied().filter(|one| networks.relayed.has(one)).collect();
+    let gone = entry.release_unled(|published| relayed.contains(published));
     let withdrawn = relaying::withdraw(networks, &gone);
     gone.iter().for_each(|one| networks.state().ports.release(one));
     withdrawn
@@ -265,7 +263,14 @@ fn take_off(
         tracing::warn!(err = errdefs::chain(&err), container = entry.record.container, "a policy is kept too long");
     }
     if moved {
-        release_unled(networks, entry)?;
+        if let Err(err) = release_unled(networks, entry) {
+            // It hears that when it answers; all the rest is due all the same: the link has gone.
+            tracing::warn!(
+                err = errdefs::chain(&err),
+                container = entry.record.container,
+                "ports are relayed too long"
+            );
+        }
         if ports::leads(networks, &entry.record) != had {
             hold_wanted(networks, entry);
         }

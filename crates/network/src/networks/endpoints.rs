@@ -40,6 +40,11 @@ impl Entry {
         Entry { record, holds: Vec::new(), inside: None, left: false }
     }
 
+    /// What holds its ports.
+    pub(super) fn held(&self) -> HashMap<&Published, &Hold> {
+        self.holds.iter().map(|held| (held.published(), held)).collect()
+    }
+
     /// Where its published ports lead.
     pub(super) fn redirections(&self) -> Vec<Redirection> {
         self.redirections_of(&self.record.ports)

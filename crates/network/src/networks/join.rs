@@ -29,6 +29,9 @@ const LINK_LOCAL_PREFIX_OF_IPV6: u8 = 64;
 
 impl Networks {
     /// Gives a container its places, in a namespace of its own. On an error nothing is left of it.
+    ///
+    /// Blocks for about a millisecond; for as long as a namespace is not ready (20 s at most), firewalld does not answer (5 s), somebody
+    /// else chooses a network (10 s, the first time alone), or the relay does not answer which is to serve a port of it (5 s a question).
     pub fn join(&self, request: &JoinRequest) -> Result<Joined, JoinError> {
         let wired = self.wire()?;
         finish_leaving(self);

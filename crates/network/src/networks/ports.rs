@@ -23,7 +23,7 @@ const PORT_ATTEMPTS: usize = 10;
 pub(super) fn leads(networks: &Networks, record: &SandboxRecord) -> Leads {
     let [ipv4, ipv6] = record.publishers();
     let led = |endpoint: &EndpointRecord, at: usize| if endpoint.routed[at] { Led::Opened } else { Led::Translated };
-    let relay = lock(&networks.relays).is_possible();
+    let relay = relaying::is_possible(networks);
     // Where IPv6 leads out by another network, it does so by that one alone, as with dockerd.
     let all_of_ipv6 = relay && record.gateway_of_ipv6().is_none() && ipv4.is_some_and(|one| !one.routed[1]);
     Leads {
@@ -91,7 +91,7 @@ fn hold_beside(
     let record = &entry.record;
     let Some(gateway) = record.publishers().into_iter().flatten().next().cloned() else { return Ok(()) };
     let failed = |source| JoinError::Ports { name: name.to_owned(), id: gateway.endpoint_id.clone(), source };
-    let relay = lock(&networks.relays).is_possible();
+    let relay = relaying::is_possible(networks);
     let (leads, default) = (leads(networks, record), default_address(networks, &gateway));
     let missing = |one: &PortRequest| {
         let ways = leads.ways(one, default).into_iter();
@@ -165,12 +165,7 @@ fn hold_group(
         let port = networks.state().ports.take(group)?;
         let published = group.published(port);
         let mut holds = Vec::new();
-        let hold_one = |one: &Published| match container.relayed_target(one) {
-            Some(_) => hold_for_relay(one).map(Some),
-            None if one.is_opened() => Ok(None),
-            None => hold(one),
-        };
-        let failed = published.iter().find_map(|one| match hold_one(one) {
+        let failed = published.iter().find_map(|one| match hold_for(container, one) {
             Ok(held) => {
                 holds.extend(held);
                 None
@@ -186,6 +181,15 @@ fn hold_group(
             let to = container.relay_target(host).or(container.target(host)).unwrap_or(host);
             return Err(bind_error(group, tried, group.text(tried.host_address, to), errno));
         }
+    }
+}
+
+/// Holds a port for whoever leads from it; none where nobody else could have it.
+pub(super) fn hold_for(container: &SandboxRecord, one: &Published) -> Result<Option<Hold>, Errno> {
+    match container.relayed_target(one) {
+        Some(_) => hold_for_relay(one).map(Some),
+        None if one.is_opened() => Ok(None),
+        None => hold(one),
     }
 }
 

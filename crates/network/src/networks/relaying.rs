@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
 
 use relay::AskError;
 
@@ -18,6 +19,7 @@ use crate::relays::{self, Relays, Starter};
 /// Says who starts the relay, which nobody does otherwise. Before the first join.
 pub fn start_relays_by(networks: &Networks, starter: Starter) {
     lock(&networks.relays).start_by(starter);
+    networks.relays_are_possible.store(true, Ordering::Relaxed);
 }
 
 /// What is readable when somebody has ended the relay: [`replace_relay`] is due.
@@ -26,7 +28,7 @@ pub fn relay_end(networks: &Networks) -> io::Result<OwnedFd> {
 }
 
 /// Starts another relay where somebody has ended the one that there was, for all that it is to serve. After an error the same is
-/// due still.
+/// due still. Blocks for its start and its answers, five seconds each at most.
 pub fn replace_relay(networks: &Networks) -> Result<(), NetworkError> {
     let mut relays = lock(&networks.relays);
     let settled = relays.forget_ended().map_err(AskError::Io).and_then(|ended| {
@@ -44,9 +46,14 @@ pub fn replace_relay(networks: &Networks) -> Result<(), NetworkError> {
     settled.map_err(|source| NetworkError::Relay { source })
 }
 
+/// Whether there can be a relay. Waits for none.
+pub(super) fn is_possible(networks: &Networks) -> bool {
+    networks.relays_are_possible.load(Ordering::Relaxed)
+}
+
 /// Whether the relay leads from ::1, to which no rule applies, what is published on all addresses of IPv6.
 pub(super) fn leads_from_loopback(networks: &Networks) -> bool {
-    networks.config.userland_proxy && lock(&networks.relays).is_possible()
+    networks.config.userland_proxy && is_possible(networks)
 }
 
 /// Has the relay serve those of these ports of a container's to which no rule leads. Connections through one that it serves
@@ -57,7 +64,7 @@ pub(super) fn serve(networks: &Networks, entry: &Entry, ports: &[Published]) -> 
         // A relay that does not answer holds up nobody else.
         return Ok(());
     }
-    let held: HashMap<&Published, &Hold> = entry.holds.iter().map(|held| (held.published(), held)).collect();
+    let held = entry.held();
     let (mut with_socket, mut known) = (Vec::new(), Vec::new());
     for published in ports {
         let Some(target) = target(&published) else { continue };
@@ -118,11 +125,12 @@ fn insist(
 
 /// Has the relay serve these ports no longer. Before their sockets and their container's address are given back.
 pub(super) fn withdraw(networks: &Networks, ports: &[Published]) -> Result<(), NetworkError> {
-    if ports.is_empty() {
+    if !ports.iter().any(|published| networks.relayed.has(published)) {
+        // A relay that does not answer holds up nobody else.
         return Ok(());
     }
     let mut relays = lock(&networks.relays);
-    if relays.is_unsettled() && ports.iter().any(|published| relays.serves(published)) {
+    if relays.is_unsettled() {
         try_to_bring_in_line(networks, &mut relays);
     }
     relays.remove(ports).map_err(|source| NetworkError::Relay { source })
@@ -189,7 +197,7 @@ fn hold_again(published: &Published) -> io::Result<OwnedFd> {
 fn wanted(networks: &Networks) -> Vec<(Published, SocketAddr, Option<OwnedFd>)> {
     let state = networks.state();
     let of = |entry: &Entry| {
-        let held: HashMap<&Published, &Hold> = entry.holds.iter().map(|held| (held.published(), held)).collect();
+        let held = entry.held();
         let relayed = |published: &Published| {
             let target = SocketAddr::new(entry.record.relayed_target(published)?, published.container_port);
             Some((*published, target, held.get(published).and_then(|held| held.share().ok())))

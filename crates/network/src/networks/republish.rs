@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::endpoints::Entry;
 use super::{Networks, Place, Wired, ports, relaying};
 use crate::error::{JoinError, NetworkError};
-use crate::hold::{Hold, hold, hold_for_relay};
+use crate::hold::Hold;
 use crate::ports::{PortRequest, Published};
 
 /// What a container has published, and what it is to publish.
@@ -186,12 +186,7 @@ fn fall_back(
     entry.holds.drain(stay.1..).for_each(Hold::release);
     added.iter().for_each(|port| networks.state().ports.release(port));
     for port in gone.iter().filter(|port| !entry.record.ports.contains(port)).copied().collect::<Vec<_>>() {
-        let held = match entry.record.relayed_target(&port) {
-            Some(_) => hold_for_relay(&port).map(Some),
-            None if port.is_opened() => Ok(None),
-            None => hold(&port),
-        };
-        match held {
+        match ports::hold_for(&entry.record, &port) {
             Ok(held) => {
                 networks.state().ports.note(&port);
                 entry.record.ports.push(port);

@@ -51,7 +51,7 @@ fn what_could_not_be_removed_goes_as_soon_as_the_relay_answers() {
     let [first, second, third] = ports.each_ref().map(|(published, _)| published);
     assert!(!relays.is_unsettled() && relays.remove(std::slice::from_ref(first)).is_err());
     assert!(relays.is_unsettled() && relays.remove(std::slice::from_ref(first)).is_ok(), "nobody expects it any more");
-    assert!(relays.serves(second) && !relays.serves(first));
+    assert!(relays.expected().has(second) && !relays.expected().has(first));
     // What is put meanwhile stays, and so does what nobody has spoken of.
     relays.put(third, target, Some(ports[2].1.as_fd())).unwrap();
     let ids = |rules: Vec<Rule>| rules.into_iter().map(|rule| rule.id).collect::<BTreeSet<_>>();
@@ -95,7 +95,7 @@ fn what_nobody_serves_after_a_relays_end_is_due_until_one_does() {
     assert!(!relays.forget_ended().unwrap(), "there has been none");
     let (client, theirs) = Client::pair().unwrap();
     relays.client = Some(relays.watched(client).unwrap());
-    relays.expected.insert(id(&published));
+    relays.expected.ids().insert(id(&published));
     drop(theirs);
     assert!(relays.forget_ended().unwrap() && relays.is_unsettled());
     assert!(!relays.forget_ended().unwrap(), "once");

@@ -374,3 +374,20 @@ fn privileged_trusted_links_lead_to_published_ports_of_containers() {
         assert!(inside(lab.second.as_fd(), || is_unreachable(own, 80)));
     });
 }
+
+#[test]
+fn privileged_as_many_links_are_trusted_as_a_rule_can_speak_of() {
+    on_a_machine_of_both(|lab| {
+        let networks = lab.networks();
+        let trusting = |count: usize| {
+            let names: Vec<_> = (0..count).map(|number| format!("link{number}")).collect();
+            let option = "com.docker.network.bridge.trusted_host_interfaces".to_owned();
+            let options = [(option, names.join(":"))].into();
+            networks.create(UserNetworkRequest { options, ..wish(&format!("n{count}"), "", "") })
+        };
+        trusting(32).unwrap();
+        let refused = trusting(33).unwrap_err();
+        assert_eq!(refused.kind(), errdefs::ErrorKind::InvalidArgument, "{refused}");
+        assert!(refused.to_string().ends_with("names 33 interfaces, the most are 32"), "{refused}");
+    });
+}

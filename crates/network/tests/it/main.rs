@@ -31,8 +31,18 @@ fn privileged_open_touches_nothing() {
         let networks = lab.networks();
         assert_eq!(netlink::requests_sent(), sent);
         assert!(!lab.directory.path().join("network").exists());
+        // Nor does who looks at the network, which is so when somebody needs it.
+        let shown = networks.network().unwrap();
+        assert_eq!(networks.network().unwrap(), shown);
+        assert!(!lab.directory.path().join("network").exists());
+        drop(networks);
+        let networks = lab.networks();
+        assert_eq!(before, (run(&["ip", "-o", "link"]), run(&["nft", "list", "ruleset"])));
+        let shown = networks.network().unwrap();
         networks.close().unwrap();
         assert_eq!(before, (run(&["ip", "-o", "link"]), run(&["nft", "list", "ruleset"])));
+        networks.prepare().unwrap();
+        assert_eq!(networks.network().unwrap(), shown);
     });
 }
 

@@ -1,10 +1,13 @@
 //! Ports that no rule leads to their container. The relay is a thread here.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use network::{Config, EndpointRequest, Joined, Networks, PortRequest, Protocol, UserNetworkRequest};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use crate::ipv6::{MACHINE_6, on, on_a_machine_of_both, publish_on, wish};
 use crate::lab::*;
@@ -113,6 +116,95 @@ fn shown(place: &network::Place) -> Vec<String> {
 fn led_to(server: &TcpListener, address: impl Into<IpAddr>, port: u16) -> IpAddr {
     let _client = TcpStream::connect_timeout(&(address.into(), port).into(), DEADLINE).unwrap();
     server.accept().unwrap().0.local_addr().unwrap().ip()
+}
+
+/// Networks whose relay does not understand what it is to end, which is passed on by somebody in between.
+fn with_a_deaf_relay(lab: &Lab) -> Networks {
+    let networks = Networks::open(lab.config()).unwrap();
+    let start = |dir: &std::path::Path, daemon: OwnedFd| {
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let dir = dir.to_owned();
+        std::thread::spawn(move || relay::run(&dir, Some(theirs), Duration::ZERO).unwrap());
+        std::thread::spawn(move || {
+            let (mut bytes, mut fds) = (vec![0; 1 << 18], Vec::new());
+            while let Ok(length @ 1..) = sys::socket::receive(daemon.as_fd(), &mut bytes, &mut fds) {
+                if bytes[..length].starts_with(b"{\"Remove") {
+                    sys::socket::send(daemon.as_fd(), b"what?", &[]).unwrap();
+                    continue;
+                }
+                let passed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+                sys::socket::send(ours.as_fd(), &bytes[..length], &passed).unwrap();
+                fds.clear();
+                let length = sys::socket::receive(ours.as_fd(), &mut bytes, &mut Vec::new()).unwrap();
+                sys::socket::send(daemon.as_fd(), &bytes[..length], &[]).unwrap();
+            }
+        });
+        Ok(())
+    };
+    network::start_relays_by(&networks, Box::new(start));
+    networks
+}
+
+#[test]
+fn privileged_a_relay_that_does_not_answer_holds_up_nobody_who_has_no_port_of_its() {
+    on_a_machine_of_both(|lab| {
+        let networks = with_relays_and(lab.config());
+        let (asked, is_asked) = std::sync::mpsc::channel();
+        let stopped = Arc::new(AtomicBool::new(false));
+        let ended = Arc::clone(&stopped);
+        // As one that is stopped: it has its questions, and no answer.
+        let start = move |_: &std::path::Path, socket: OwnedFd| {
+            if ended.load(Ordering::Relaxed) {
+                return Err(std::io::ErrorKind::Unsupported.into());
+            }
+            asked.send(socket).unwrap();
+            Ok(())
+        };
+        network::start_relays_by(&networks, Box::new(start));
+        networks.join(&request("zero", &[publish(Some(HOME), 8000, 80)])).unwrap();
+        std::thread::scope(|scope| {
+            let stuck = scope.spawn(|| networks.join(&request("stuck", &[publish_on(Ipv6Addr::LOCALHOST, 8080)])));
+            let relay = is_asked.recv_timeout(DEADLINE).unwrap();
+            for round in 0..3 {
+                let ports = [publish(Some(HOME), 8081, 80)];
+                let one = networks.join(&request("one", &ports)).unwrap();
+                networks.leave("one").unwrap();
+                drop(one);
+                assert!(!stuck.is_finished(), "round {round} has waited for the relay");
+            }
+            networks.leave("zero").unwrap();
+            networks.create(wish("a", "10.7.0.0/24", "fd07::/64")).unwrap();
+            assert!(!stuck.is_finished());
+            stopped.store(true, Ordering::Relaxed);
+            drop(relay);
+            assert!(stuck.join().unwrap().is_err());
+        });
+        assert!(networks.place("stuck").is_none());
+        TcpListener::bind((Ipv6Addr::LOCALHOST, 8080)).unwrap();
+    });
+}
+
+#[test]
+fn privileged_a_container_leaves_a_network_whatever_the_relay_says() {
+    on_a_machine_of_both(|lab| {
+        let networks = with_a_deaf_relay(&lab);
+        let network = |name: &str, internal: bool| {
+            let request = UserNetworkRequest { name: name.to_owned(), internal, ..UserNetworkRequest::default() };
+            networks.create(request).unwrap()
+        };
+        let (outer, inner) = (network("outer", false), network("inner", true));
+        let ports = [publish(None, 8080, 80)];
+        let one = networks.join(&request_on("one", &ports, on(&[&outer.id, &inner.id]))).unwrap();
+        assert_eq!(one.place.ports.len(), 2, "one of them is relayed");
+        let place = networks.disconnect("one", &outer.id, Some(one.namespace.as_fd())).unwrap().unwrap();
+        assert_eq!((place.ports.len(), place.endpoints.len()), (0, 1));
+        // Nobody has an address of it any more.
+        networks.remove(&outer.id).unwrap();
+        drop(networks);
+        let networks = with_relays(&lab);
+        networks.reconcile(&["one"]).unwrap();
+        assert_eq!(networks.place("one").unwrap(), place);
+    });
 }
 
 #[test]

@@ -388,17 +388,11 @@ pub(crate) fn decode<'a, T: Deserialize<'a>>(path: &str, bytes: &'a [u8]) -> Res
     serde_json::from_slice(bytes).map_err(|source| ClientError::Decode { path: path.to_owned(), source })
 }
 
-/// What dockerd says of a path that it does not have; longshored says it, too.
-const NO_SUCH_CALL: &str = "page not found";
-
 /// The daemon's sentence, wherever it stands in the body.
 pub(crate) fn api_error(status: u16, body: &[u8]) -> ClientError {
-    let mut message = match serde_json::from_slice::<engine_api::ErrorBody>(body) {
+    let message = match serde_json::from_slice::<engine_api::ErrorBody>(body) {
         Ok(error) => error.message.trim().to_owned(),
         Err(_) => String::from_utf8_lossy(body).trim().to_owned(),
     };
-    if message == NO_SUCH_CALL {
-        message += ": this daemon cannot do that; it is not Longshore's, or an older one";
-    }
     ClientError::Api { status, message }
 }

@@ -7,6 +7,9 @@ use errdefs::ErrorKind;
 
 use crate::Endpoint;
 
+/// What dockerd says of a path that it does not have; longshored says it, too.
+const NO_SUCH_CALL: &str = "page not found";
+
 /// Why a call failed. The texts are those which users of Docker know.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -56,6 +59,9 @@ pub enum ClientError {
         /// The daemon's sentence.
         message: String,
     },
+    /// The daemon does not have a call that is ours alone.
+    #[error("the daemon cannot do that: it is not Longshore's, or an older one")]
+    NotOurs,
     /// The connection broke, or what came over it is no HTTP.
     #[error("error during connect: {method} {path}")]
     Http {
@@ -123,7 +129,16 @@ impl ClientError {
             ClientError::Decode { .. } => ErrorKind::Internal,
             ClientError::Open { source, .. } => errdefs::io_kind(source),
             ClientError::Header { .. } => ErrorKind::Internal,
+            ClientError::NotOurs => ErrorKind::NotImplemented,
             ClientError::Api { status, .. } => status_kind(*status),
+        }
+    }
+
+    /// The same of a call that no other daemon has than ours: what there is none of is told as what it is.
+    pub(crate) fn of_own_call(self) -> ClientError {
+        match self {
+            ClientError::Api { status: 404, message } if message == NO_SUCH_CALL => ClientError::NotOurs,
+            err => err,
         }
     }
 

@@ -25,7 +25,7 @@ pub async fn update(client: &Client, id: &str, update: &SentUpdate) -> Result<Up
 
 /// Publishes ports of a container and gives others up, and changes its limits if that goes, too. Only our own daemon does that.
 pub async fn update_ports(client: &Client, id: &str, update: &SentPorts<'_>) -> Result<UpdateResponse, ClientError> {
-    client.post(&path(id, "/ports")?, update).await
+    client.post(&path(id, "/ports")?, update).await.map_err(ClientError::of_own_call)
 }
 
 /// The processes of a container; `arguments` are for the host's `ps`.
@@ -35,10 +35,11 @@ pub async fn top(client: &Client, id: &str, arguments: &str) -> Result<Top, Clie
 
 /// Who reaches which port of a running container, or of all without a name. Only our own daemon knows.
 pub async fn exposure(client: &Client, id: &str) -> Result<Vec<ExposedPort>, ClientError> {
-    client.get(&Query::new("/longshore/exposure").with_text("container", id).build()).await
+    let exposed = client.get(&Query::new("/longshore/exposure").with_text("container", id).build()).await;
+    exposed.map_err(ClientError::of_own_call)
 }
 
 /// Why a container is as it is. Only our own daemon knows.
 pub async fn why(client: &Client, id: &str) -> Result<Why, ClientError> {
-    client.get(&path(id, "/why")?).await
+    client.get(&path(id, "/why")?).await.map_err(ClientError::of_own_call)
 }

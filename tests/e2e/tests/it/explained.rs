@@ -99,8 +99,12 @@ fn privileged_ends_of_execs_outlive_their_container_without_a_daemon() {
         let (name, exec) = {
             let at = At { daemon, cli: Cli::Longshore };
             let name = at.name("gone");
-            at.start(&name, "busybox sh -c 'until [ -e /end ]; do usleep 10000; done'");
-            let body = r#"{"Cmd": ["sh", "-c", "until [ -e /now ]; do usleep 10000; done; touch /end; exit 7"]}"#;
+            // It ends when the other one has ended: a container's end takes along who is still there.
+            let waits =
+                "until [ -e /end ]; do usleep 10000; done; while [ -e /proc/$(cat /end) ]; do usleep 10000; done";
+            at.start(&name, &format!("busybox sh -c '{waits}'"));
+            let ends = "until [ -e /now ]; do usleep 10000; done; echo $$ > /number; mv /number /end; exit 7";
+            let body = &format!(r#"{{"Cmd": ["sh", "-c", "{ends}"]}}"#);
             let made = daemon.post(&format!("/containers/{name}/exec"), body).unwrap().json().unwrap();
             let exec = made["Id"].as_str().unwrap().to_owned();
             let started = daemon.post(&format!("/exec/{exec}/start"), r#"{"Detach": true}"#).unwrap();

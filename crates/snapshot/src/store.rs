@@ -310,6 +310,17 @@ impl Snapshots {
         self.snapshotter.own_files(&self.place, &self.place.container(key), changes)
     }
 
+    /// Takes a container's own files away, to be a layer as they are: nobody may write to them any more. `None` where the driver keeps
+    /// them in another form than layers. Dropped, what was taken is gone.
+    pub fn take_own_files(&self, key: &SnapshotKey) -> Result<Option<Stage>, SnapshotError> {
+        if self.driver != Driver::Overlay2 {
+            return Ok(None);
+        }
+        let (stage, own) = (self.place.stage(), self.place.container(key).join("fs"));
+        fs::rename(&own, &stage.path).map_err(SnapshotError::io("take", &own))?;
+        Ok(Some(stage))
+    }
+
     /// The directory of a container's files: with overlay2 its own, else all of them.
     pub fn upper(&self, key: &SnapshotKey) -> PathBuf {
         self.place.container(key).join("fs")
@@ -381,6 +392,8 @@ pub(crate) fn open_with(
         let made = builder.recursive(true).mode(0o700).create(&path);
         made.map_err(|source| OpenError::Create { path, source })?;
     }
+    // Everything is made there. Where it cannot be spread it is only slower.
+    let _ = sys::spread::spread(&root.join("new"));
     let empty = root.join("empty");
     // An image without layers shows this directory itself, so it must be as open as any root.
     let made = match fs::symlink_metadata(&empty) {

@@ -9,6 +9,7 @@
 //! - [`namespace`]: unshare, and cloning into another PID namespace.
 //! - [`scheduling`]: policies, priorities, processors, memory nodes, the execution domain.
 //! - [`seccomp`], [`capability`], [`keyring`], [`bpf`] (devices): what limits a process.
+//! - [`spread`]: trees that come and go, kept apart on the disk.
 //! - [`fd`]: close_range, descriptors at given numbers. [`socket`]: descriptors over a unix socket, the peer's identity.
 //! - [`datagram`]: where a datagram arrived, and where it leaves from.
 //! - [`signal`]: masks, dispositions, signalfd. [`wait`]: exit statuses. [`terminal`]: pseudo-terminals.
@@ -47,6 +48,7 @@ pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod spawn;
+pub mod spread;
 pub mod terminal;
 pub mod tied;
 pub mod wait;

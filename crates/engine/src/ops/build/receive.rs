@@ -81,8 +81,13 @@ pub(super) struct Context {
 impl Place {
     /// Makes one. Blocks shortly.
     pub(super) fn new(engine: &Engine) -> io::Result<Place> {
-        let path = engine.config.data_root.join("builds").join(stdx::id::random_hex::<8>());
-        DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
+        let all = engine.config.data_root.join("builds");
+        DirBuilder::new().recursive(true).mode(0o700).create(&all)?;
+        if let Err(err) = sys::spread::spread(&all) {
+            debug!(%err, "builds are not spread over the disk");
+        }
+        let path = all.join(stdx::id::random_hex::<8>());
+        DirBuilder::new().mode(0o700).create(&path)?;
         // Commands may see it, as whichever user.
         let context = path.join("context");
         DirBuilder::new().create(&context)?;

@@ -5,7 +5,7 @@ use std::ffi::{CStr, CString};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Dir, FileType, OFlags, Stat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::sparse::Segment;
@@ -47,6 +47,8 @@ pub struct Pack<'a> {
     pub xattr: fn(&[u8]) -> bool,
     /// Whether sparse files are written as such.
     pub holes: bool,
+    /// Whether nobody else changes the tree, so that what was a file is one still when it is opened by its name.
+    pub still: bool,
     /// Has the last word about each entry.
     pub entry: &'a mut Change<'a>,
 }
@@ -96,20 +98,50 @@ struct Packing<'a, 'b, W> {
 /// no place in archives.
 pub fn pack<W: Write>(tar: &mut TarWriter<W>, top: OwnedFd, options: Pack<'_>) -> Result<(), PackError> {
     let mut packing = Packing { tar, options, linked: HashMap::new(), buffer: vec![0; COPY_BYTES], levels: Vec::new() };
-    packing.one(Vec::new(), top)?;
+    let stat = rustix::fs::fstat(&top).map_err(|err| read_error(b"", err))?;
+    packing.one(Vec::new(), Found { stat, place: top, is_open: false })?;
     while let Some(level) = packing.levels.last_mut() {
         let Some(name) = level.names.pop() else {
             packing.levels.pop();
             continue;
         };
         let path = join(&level.path, name.to_bytes());
-        match child(&level.directory, &name) {
-            Ok(place) => packing.one(path, place)?,
+        match Found::at(&level.directory, &name, packing.options.still) {
+            Ok(found) => packing.one(path, found)?,
             Err(Errno::NOENT) => {}
             Err(err) => return Err(read_error(&path, err)),
         }
     }
     Ok(())
+}
+
+/// Something on its way into an archive.
+struct Found {
+    stat: Stat,
+    place: OwnedFd,
+    /// Whether `place` can be read; else it is `O_PATH`.
+    is_open: bool,
+}
+
+impl Found {
+    fn at(directory: &OwnedFd, name: &CStr, still: bool) -> Result<Found, Errno> {
+        if still {
+            let stat = stat_at(directory, name)?;
+            let is_open = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+            let access = if is_open { OFlags::RDONLY } else { OFlags::PATH };
+            let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let place = rustix::fs::openat(directory, name, flags, Mode::empty())?;
+            return Ok(Found { stat, place, is_open });
+        }
+        let place = child(directory, name)?;
+        let stat = rustix::fs::fstat(&place)?;
+        Ok(Found { stat, place, is_open: false })
+    }
+
+    /// Its bytes. Never by its name where that may be a device's by now, which does something when it is opened.
+    fn file(self) -> Result<std::fs::File, Errno> {
+        if self.is_open { Ok(self.place.into()) } else { Ok(reopen(&self.place, OFlags::RDONLY)?.into()) }
+    }
 }
 
 pub(crate) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
@@ -126,29 +158,35 @@ fn read_error(path: &[u8], source: impl Into<io::Error>) -> PackError {
 
 impl<W: Write> Packing<'_, '_, W> {
     /// Packs one thing; of a directory what is in it comes next.
-    fn one(&mut self, path: Vec<u8>, place: OwnedFd) -> Result<(), PackError> {
-        let failed = |err: Errno| read_error(&path, err);
-        let stat = rustix::fs::fstat(&place).map_err(failed)?;
-        let Some(mut entry) = self.describe(&path, &stat, &place)? else { return Ok(()) };
+    fn one(&mut self, path: Vec<u8>, found: Found) -> Result<(), PackError> {
+        let Some(mut entry) = self.describe(&path, &found)? else { return Ok(()) };
         let mut more = Vec::new();
-        let seen = Seen { path: &path, stat: &stat, place: place.as_fd() };
+        let seen = Seen { path: &path, stat: &found.stat, place: found.place.as_fd() };
         let kept = (self.options.entry)(&seen, &mut entry, &mut more).map_err(|err| read_error(&path, err))?;
         if !kept {
             return Ok(());
         }
-        if !entry.path.is_empty() {
-            self.write(&path, &place, &stat, entry)?;
+        if FileType::from_raw_mode(found.stat.st_mode) != FileType::Directory {
+            if !entry.path.is_empty() {
+                self.write(&path, found, entry)?;
+            }
+            return self.follow(&more);
         }
-        for entry in more {
+        if !entry.path.is_empty() {
+            entry.device = (0, 0);
             self.tar.begin(&entry).map_err(PackError::Write)?;
         }
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => self.enter(path, place),
-            _ => Ok(()),
-        }
+        self.follow(&more)?;
+        self.enter(path, found.place)
     }
 
-    fn describe(&mut self, path: &[u8], stat: &Stat, place: &OwnedFd) -> Result<Option<Entry>, PackError> {
+    /// Writes what follows an entry.
+    fn follow(&mut self, more: &[Entry]) -> Result<(), PackError> {
+        more.iter().try_for_each(|entry| self.tar.begin(entry).map_err(PackError::Write))
+    }
+
+    fn describe(&mut self, path: &[u8], found: &Found) -> Result<Option<Entry>, PackError> {
+        let Found { stat, place, is_open } = found;
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => Kind::File,
             FileType::Directory => Kind::Directory,
@@ -162,7 +200,7 @@ impl<W: Write> Packing<'_, '_, W> {
             Kind::Symlink => rustix::fs::readlinkat(place, "", Vec::new()).map_err(|err| read_error(path, err))?,
             _ => CString::default(),
         };
-        let xattrs = xattrs(place, self.options.xattr).map_err(|err| read_error(path, err))?;
+        let xattrs = xattrs(place, *is_open, self.options.xattr).map_err(|err| read_error(path, err))?;
         let name = self.options.name;
         Ok(Some(Entry {
             path: if path.is_empty() { name.to_vec() } else { join(name, path) },
@@ -180,11 +218,13 @@ impl<W: Write> Packing<'_, '_, W> {
         }))
     }
 
-    fn write(&mut self, path: &[u8], place: &OwnedFd, stat: &Stat, mut entry: Entry) -> Result<(), PackError> {
+    /// Writes something that is no directory.
+    fn write(&mut self, path: &[u8], found: Found, mut entry: Entry) -> Result<(), PackError> {
+        let stat = found.stat;
         if !matches!(entry.kind, Kind::CharDevice | Kind::BlockDevice) {
             entry.device = (0, 0);
         }
-        if entry.kind != Kind::Directory && stat.st_nlink > 1 {
+        if stat.st_nlink > 1 {
             let identity = (stat.st_dev, stat.st_ino);
             if let Some(first) = self.linked.get(&identity) {
                 (entry.kind, entry.link, entry.size) = (Kind::HardLink, first.clone(), 0);
@@ -196,12 +236,8 @@ impl<W: Write> Packing<'_, '_, W> {
         if entry.kind != Kind::File || FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return self.tar.begin(&entry).map_err(PackError::Write);
         }
-        // Never by its name: that may be a device's by now, which does something when it is opened.
-        let file = match reopen(place, OFlags::RDONLY) {
-            Ok(file) => std::fs::File::from(file),
-            Err(err) => return Err(read_error(path, err)),
-        };
-        self.file(path, file, stat, entry)
+        let file = found.file().map_err(|err| read_error(path, err))?;
+        self.file(path, file, &stat, entry)
     }
 
     fn file(&mut self, path: &[u8], mut file: std::fs::File, stat: &Stat, mut entry: Entry) -> Result<(), PackError> {
@@ -301,22 +337,32 @@ fn segments(file: &std::fs::File, size: u64) -> io::Result<Vec<Segment>> {
 /// Names and values.
 type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
-fn xattrs(place: &OwnedFd, keep: fn(&[u8]) -> bool) -> Result<Xattrs, Errno> {
-    let path = proc_path(place);
+fn xattrs(place: &OwnedFd, is_open: bool, keep: fn(&[u8]) -> bool) -> Result<Xattrs, Errno> {
+    // Without a way to read it has attributes by its path alone.
+    let path = if is_open { String::new() } else { proc_path(place) };
+    let listed = |names: &mut [u8]| match is_open {
+        true => rustix::fs::flistxattr(place, names),
+        false => rustix::fs::listxattr(&*path, names),
+    };
+    let value_of = |name: &[u8], value: &mut [u8]| match is_open {
+        true => rustix::fs::fgetxattr(place, name, value),
+        false => rustix::fs::getxattr(&*path, name, value),
+    };
     // A list of no room is answered with 0, whatever there is.
-    match rustix::fs::listxattr_query(&*path) {
+    let has = if is_open { rustix::fs::flistxattr_query(place) } else { rustix::fs::listxattr_query(&*path) };
+    match has {
         Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
         other => other?,
     };
     let mut names = vec![0; XATTR_BYTES];
-    let length = rustix::fs::listxattr(&*path, &mut names[..])?;
+    let length = listed(&mut names)?;
     let mut names: Vec<&[u8]> =
         names[..length].split(|b| *b == 0).filter(|name| !name.is_empty() && keep(name)).collect();
     names.sort_unstable();
     let mut xattrs = Vec::new();
     for name in names {
         let mut value = vec![0; XATTR_BYTES];
-        match rustix::fs::getxattr(&*path, name, &mut value[..]) {
+        match value_of(name, &mut value) {
             Ok(length) => {
                 value.truncate(length);
                 xattrs.push((name.to_vec(), value));

@@ -119,7 +119,8 @@ pub enum UnpackError {
 
 /// Unpacks all of an archive. Blocks. After an error a part of it is there, as with dockerd.
 pub fn unpack<R: BufRead>(tar: &mut TarReader<R>, options: &Unpack<'_>) -> Result<(), UnpackError> {
-    let mut unpacking = Unpacking { options, times: BTreeMap::new(), parent: None };
+    let us = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let mut unpacking = Unpacking { options, times: BTreeMap::new(), parent: None, us };
     while let Some(mut entry) = tar.next_entry()? {
         if let Some((from, to)) = options.rename {
             rebase(&mut entry.path, from, to);
@@ -153,7 +154,23 @@ struct Unpacking<'a> {
     /// Of directories, at the end: every file made in one changes it.
     times: BTreeMap<Vec<u8>, Time>,
     /// The last entry's, which is mostly the next one's, too.
-    parent: Option<(Vec<u8>, OwnedFd)>,
+    parent: Option<(Vec<u8>, Parent)>,
+    /// Whose new files are.
+    us: (u32, u32),
+}
+
+/// A directory that entries are made in.
+struct Parent {
+    place: OwnedFd,
+    /// Whether it gives its group to what is made in it (inode(7), set-group-ID).
+    gives_group: bool,
+}
+
+impl Parent {
+    fn of(place: OwnedFd) -> Result<Parent, Errno> {
+        let gives_group = rustix::fs::fstat(&place)?.st_mode & Mode::SGID.as_raw_mode() != 0;
+        Ok(Parent { place, gives_group })
+    }
 }
 
 /// Why one entry was not made.
@@ -211,39 +228,41 @@ impl Unpacking<'_> {
         let (above, name) = split(path);
         let name = CString::new(name).map_err(|_| Errno::INVAL)?;
         let parent = self.parent(above)?;
-        self.make_room(&parent, &name, entry, path)?;
+        if entry.kind != Kind::File {
+            self.make_room(&parent.place, &name, entry, path)?;
+        }
         let made = match entry.kind {
-            Kind::Directory => self.directory(&parent, &name, entry, path),
-            Kind::File => self.file(&parent, &name, entry, tar),
-            Kind::HardLink => self.link(&parent, &name, entry),
-            _ => self.node(&parent, &name, entry),
+            Kind::Directory => self.directory(&parent.place, &name, entry, path),
+            Kind::File => self.file(&parent, &name, (entry, path), tar),
+            Kind::HardLink => self.link(&parent.place, &name, entry),
+            _ => self.node(&parent.place, &name, entry),
         };
         self.parent = Some((above.to_vec(), parent));
         made
     }
 
     /// The directory that an entry is made in; one that is missing is made.
-    fn parent(&mut self, above: &[u8]) -> Result<OwnedFd, Errno> {
-        if let Some((path, fd)) = self.parent.take()
+    fn parent(&mut self, above: &[u8]) -> Result<Parent, Errno> {
+        if let Some((path, parent)) = self.parent.take()
             && path == above
         {
-            return Ok(fd);
+            return Ok(parent);
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         let (root, resolution) = (self.options.root, self.options.resolution);
         let whole = |above: &[u8]| self.options.whole(above);
         match open(root, &whole(above)[..], flags, resolution) {
             Err(Errno::NOENT) if !above.is_empty() => {}
-            opened => return opened,
+            opened => return Parent::of(opened?),
         }
         let (further, name) = split(above);
-        let parent = self.parent(further)?;
+        let parent = self.parent(further)?.place;
         let name = CString::new(name).map_err(|_| Errno::INVAL)?;
         rustix::fs::mkdirat(&parent, &*name, Mode::from_raw_mode(IMPLIED_MODE))?;
         let place = child(&parent, &name)?;
         self.own(&place)?;
         rustix::fs::chmodat(CWD, proc_path(&place), Mode::from_raw_mode(IMPLIED_MODE), AtFlags::empty())?;
-        Ok(place)
+        Parent::of(place)
     }
 
     /// Takes away what stands in the way of an entry, if it may be.
@@ -282,16 +301,27 @@ impl Unpacking<'_> {
 
     fn file<R: BufRead>(
         &mut self,
-        parent: &OwnedFd,
+        parent: &Parent,
         name: &CStr,
-        entry: &Entry,
+        (entry, path): (&Entry, &[u8]),
         tar: &mut TarReader<R>,
     ) -> Result<(), Failure> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut file = File::from(rustix::fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR)?);
+        let create = || rustix::fs::openat(&parent.place, name, flags, Mode::RUSR | Mode::WUSR);
+        // Mostly nothing stands in the way, which nobody has to ask then.
+        let created = match create() {
+            Err(Errno::EXIST) => {
+                self.make_room(&parent.place, name, entry, path)?;
+                create()?
+            }
+            created => created?,
+        };
+        let mut file = File::from(created);
         let whole = [Segment { offset: 0, length: entry.size }];
         for segment in entry.segments.as_deref().unwrap_or(&whole) {
-            file.seek(SeekFrom::Start(segment.offset)).map_err(Failure::Write)?;
+            if entry.segments.is_some() {
+                file.seek(SeekFrom::Start(segment.offset)).map_err(Failure::Write)?;
+            }
             let mut left = segment.length;
             while left > 0 {
                 let chunk = tar.chunk()?;
@@ -305,8 +335,34 @@ impl Unpacking<'_> {
             file.set_len(entry.size).map_err(Failure::Write)?;
         }
         let file = OwnedFd::from(file);
-        self.describe(&file, entry)?;
+        self.describe_file(&file, entry, parent.gives_group)?;
         Ok(rustix::fs::futimens(&file, &times(entry.mtime))?)
+    }
+
+    /// What [`Unpacking::describe`] does, of a new file that is open.
+    fn describe_file(&self, file: &OwnedFd, entry: &Entry, has_its_group: bool) -> Result<(), Errno> {
+        let owner = match self.options.owner {
+            Owner::Archive => Some((entry.uid, entry.gid)),
+            Owner::Fixed(uid, gid) => Some((uid, gid)),
+            Owner::Mine => None,
+        };
+        if let Some((uid, gid)) = owner.filter(|owner| *owner != self.us || has_its_group) {
+            rustix::fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+        }
+        self.set_xattrs(entry, |name, value| rustix::fs::fsetxattr(file, name, value, XattrFlags::empty()))?;
+        rustix::fs::fchmod(file, Mode::from_raw_mode(entry.mode))
+    }
+
+    fn set_xattrs(&self, entry: &Entry, set: impl Fn(&[u8], &[u8]) -> Result<(), Errno>) -> Result<(), Errno> {
+        let foreign = |name: &[u8]| !name.starts_with(b"trusted.overlay.") && !name.starts_with(b"user.overlay.");
+        for (name, value) in entry.xattrs.iter().filter(|(name, _)| foreign(name)) {
+            match set(name, value) {
+                Err(Errno::OPNOTSUPP) => {}
+                Err(Errno::PERM) if self.options.owner == Owner::Mine || name.starts_with(b"user.") => {}
+                set => set?,
+            }
+        }
+        Ok(())
     }
 
     fn link(&mut self, parent: &OwnedFd, name: &CStr, entry: &Entry) -> Result<(), Failure> {
@@ -368,14 +424,7 @@ impl Unpacking<'_> {
             Owner::Mine => {}
         }
         let path = proc_path(place);
-        let foreign = |name: &[u8]| !name.starts_with(b"trusted.overlay.") && !name.starts_with(b"user.overlay.");
-        for (name, value) in entry.xattrs.iter().filter(|(name, _)| foreign(name)) {
-            match rustix::fs::setxattr(&*path, &name[..], value, XattrFlags::empty()) {
-                Err(Errno::OPNOTSUPP) => {}
-                Err(Errno::PERM) if self.options.owner == Owner::Mine || name.starts_with(b"user.") => {}
-                set => set?,
-            }
-        }
+        self.set_xattrs(entry, |name, value| rustix::fs::setxattr(&*path, name, value, XattrFlags::empty()))?;
         if entry.kind == Kind::Symlink {
             return Ok(());
         }

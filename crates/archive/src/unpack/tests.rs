@@ -12,7 +12,8 @@ fn top(path: &Path) -> OwnedFd {
 
 fn packed(path: &Path, name: &str) -> Vec<u8> {
     let mut tar = TarWriter::new(Vec::new());
-    let options = Pack { name: name.as_bytes(), xattr: |_| true, holes: true, entry: &mut |_, _, _| Ok(true) };
+    let options =
+        Pack { name: name.as_bytes(), xattr: |_| true, holes: true, still: false, entry: &mut |_, _, _| Ok(true) };
     pack(&mut tar, top(path), options).unwrap();
     tar.finish().unwrap()
 }

@@ -35,7 +35,7 @@ fn packed(order: impl Iterator<Item = usize>, first: &str, second: &str) -> Vec<
     }
     let top = openat(CWD, root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
     let mut tar = TarWriter::new(Vec::new());
-    let options = Pack { name: b"top", xattr: |_| true, holes: true, entry: &mut |_, _, _| Ok(true) };
+    let options = Pack { name: b"top", xattr: |_| true, holes: true, still: false, entry: &mut |_, _, _| Ok(true) };
     pack(&mut tar, top, options).unwrap();
     tar.finish().unwrap()
 }

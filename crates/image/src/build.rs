@@ -8,14 +8,14 @@ use std::io::Read;
 use oci::image::ImageConfig;
 use oci::{Digest, Reference};
 use sha2::{Digest as _, Sha256};
-use snapshot::ChainId;
+use snapshot::{ChainId, Stage};
 
 use crate::load::assemble::assemble;
 use crate::load::plan::{LAYERS_MAX, PlannedImage, PlannedLayer};
 use crate::load::spool::{LayerBlob, Spool, Spooled};
 use crate::pins::Pins;
 use crate::store::{DOCUMENT_MAX, Store};
-use crate::unpacked::Staging;
+use crate::unpacked::{Staging, Unpacked};
 use crate::{ImageRecord, LoadError, Loaded};
 
 /// What a layer is called among the files of a load.
@@ -33,6 +33,27 @@ impl Store {
         reference: Option<Reference>,
         configure: impl FnOnce(&mut ImageConfig),
     ) -> Result<Loaded, LoadError> {
+        self.build_of(parent, reference, configure, || Ok(Staging::begin(self)?.fill(layer, u64::MAX)?))
+    }
+
+    /// The same of a layer whose files are there: `stage` is the directory that it is packed from.
+    pub fn build_from(
+        &self,
+        parent: Option<&ImageRecord>,
+        (stage, layer): (Stage, impl Read + Send),
+        reference: Option<Reference>,
+        configure: impl FnOnce(&mut ImageConfig),
+    ) -> Result<Loaded, LoadError> {
+        self.build_of(parent, reference, configure, || Unpacked::of(self, stage, layer))
+    }
+
+    fn build_of(
+        &self,
+        parent: Option<&ImageRecord>,
+        reference: Option<Reference>,
+        configure: impl FnOnce(&mut ImageConfig),
+        unpack: impl FnOnce() -> Result<Box<Unpacked>, LoadError>,
+    ) -> Result<Loaded, LoadError> {
         let mut parsed = parent.map(|parent| (*parent.config).clone()).unwrap_or_default();
         let below = parsed.rootfs.diff_ids.clone();
         if below.len() >= LAYERS_MAX {
@@ -44,7 +65,7 @@ impl Store {
         if let Some(index) = missing {
             return Err(LoadError::Missing { path: below[index].to_string() });
         }
-        let unpacked = Staging::begin(self)?.fill(layer, u64::MAX)?;
+        let unpacked = unpack()?;
         parsed.rootfs.kind = "layers".to_owned();
         parsed.rootfs.diff_ids.push(unpacked.applied.diff_id.clone());
         configure(&mut parsed);

@@ -41,6 +41,14 @@ impl Staging {
 }
 
 impl Unpacked {
+    /// A layer whose files are there: the directory that it was packed from. Blocks until its last byte.
+    pub(crate) fn of(store: &Store, stage: Stage, source: impl Read + Send) -> Result<Box<Unpacked>, LoadError> {
+        let mut recipe = store.content.begin()?;
+        let applied = layer::record(source, stage.path(), &mut recipe)?;
+        recipe.rest();
+        Ok(Box::new(Unpacked { applied, stage, recipe }))
+    }
+
     /// What is recorded of it.
     pub(crate) fn stored(&self) -> StoredLayer {
         let Applied { diff_id, content_bytes, implied, whiteouts, tar_bytes, .. } = self.applied.clone();

@@ -20,9 +20,9 @@ use crate::tree::{Directory, Handle, Missing, Tree, is_directory, is_whiteout, j
 use archive::{Entry, Kind, TarError, TarReader, Time, clean_path};
 
 /// `.wh.NAME` deletes NAME of the layers below (image-spec v1.1 layer.md, "Whiteouts").
-const WHITEOUT: &[u8] = b".wh.";
+pub(crate) const WHITEOUT: &[u8] = b".wh.";
 /// Deletes everything of the layers below in its directory (layer.md, "Opaque Whiteout").
-const OPAQUE_WHITEOUT: &[u8] = b".wh..wh..opq";
+pub(crate) const OPAQUE_WHITEOUT: &[u8] = b".wh..wh..opq";
 /// Other names that begin so are AUFS' own and mean nothing to anyone else.
 const AUFS: &[u8] = b".wh..wh.";
 
@@ -143,21 +143,43 @@ pub fn apply_recorded(
     run(source, directory, limit_bytes, Some(recorder))
 }
 
+/// Does what [`apply_recorded`] does of a layer that was packed from `directory` as it is, and whose files are all there: they stay
+/// what they are. The layer is ours: each directory is described before what is in it.
+pub fn record(source: impl Read + Send, directory: &Path, recipe: &mut dyn Write) -> Result<Applied, ApplyError> {
+    let recorder = Recorder::begin(recipe).map_err(|source| ApplyError::Record { source })?;
+    let root = open_root(directory)?;
+    apply_with(source, u64::MAX, Some(recorder), |tar| crate::record::read(tar, &root))
+}
+
 fn run(
     source: impl Read + Send,
     directory: &Path,
     limit_bytes: u64,
     recorder: Option<Recorder<'_>>,
 ) -> Result<Applied, ApplyError> {
+    let root = open_root(directory)?;
+    apply_with(source, limit_bytes, recorder, |tar| unpack(tar, root))
+}
+
+fn open_root(directory: &Path) -> Result<OwnedFd, ApplyError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = rustix::fs::openat(CWD, directory, flags, Mode::empty());
-    let root = root.map_err(|err| ApplyError::Open { path: directory.to_owned(), source: err.into() })?;
+    root.map_err(|err| ApplyError::Open { path: directory.to_owned(), source: err.into() })
+}
+
+/// Inflates and hashes a layer on threads of their own while `unpack` reads its tar on this one.
+fn apply_with(
+    source: impl Read + Send,
+    limit_bytes: u64,
+    recorder: Option<Recorder<'_>>,
+    unpack: impl FnOnce(TarReader<ChunkReader<'_>>) -> Result<Unpacked, ApplyError>,
+) -> Result<Applied, ApplyError> {
     let (chunks, received) = sync_channel(CHUNKS_AHEAD);
     let (to_hash, hashed) = sync_channel(CHUNKS_AHEAD);
     thread::scope(|scope| {
         let feeding = scope.spawn(move || pipeline::feed(source, limit_bytes, chunks, to_hash));
         let hashing = scope.spawn(move || pipeline::hash(hashed));
-        let unpacked = unpack(TarReader::new(ChunkReader::new(received, recorder)), root);
+        let unpacked = unpack(TarReader::new(ChunkReader::new(received, recorder)));
         let fed = feeding.join().expect("feeding has no invariant to break");
         let (diff_id, tar_bytes) = hashing.join().expect("hashing has no invariant to break");
         let Unpacked { content_bytes, directories, implied, whiteouts } = unpacked?;
@@ -222,11 +244,12 @@ struct Unpacking {
     whiteouts_bytes: usize,
 }
 
-struct Unpacked {
-    content_bytes: u64,
-    directories: u64,
-    implied: Vec<Vec<u8>>,
-    whiteouts: Vec<Vec<u8>>,
+/// What is found out while the files of a layer are made.
+pub(crate) struct Unpacked {
+    pub(crate) content_bytes: u64,
+    pub(crate) directories: u64,
+    pub(crate) implied: Vec<Vec<u8>>,
+    pub(crate) whiteouts: Vec<Vec<u8>>,
 }
 
 impl Unpacking {

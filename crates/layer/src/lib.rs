@@ -20,7 +20,7 @@
 //! `image` reads and writes archives with.
 //!
 //! **The tar comes back exactly.** [`apply_recorded`] writes a recipe beside the directory: what the tar was besides the
-//! contents of files, compressed. [`recreate`] makes the same bytes of both again, and proves it by their DiffId.
+//! contents of files, compressed; [`record`](apply::record) does it of a directory that is a layer already. [`recreate`] makes the same bytes of both again, and proves it by their DiffId.
 //!
 //! [`Gzip`] compresses such a tar for registries, the same bytes every time.
 //!
@@ -32,10 +32,11 @@ mod compress;
 mod inherit;
 mod pipeline;
 mod recipe;
+mod record;
 mod recreate;
 mod tree;
 
-pub use apply::{Applied, ApplyError, apply, apply_limited, apply_recorded};
+pub use apply::{Applied, ApplyError, apply, apply_limited, apply_recorded, record};
 pub use archive::{Entry, Kind, Segment, TarError, TarReader, TarWriter, Time, clean_path};
 pub use compress::{COMPRESSOR, Compressor, Gzip};
 pub use inherit::{InheritError, clone_tree, inherit};

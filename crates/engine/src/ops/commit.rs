@@ -1,6 +1,7 @@
 //! `POST /commit`: an image of what a container changed.
 
 use std::io::{self, BufWriter, PipeReader, Read};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -13,7 +14,7 @@ use image::ImageRecord;
 use oci::image::{ExecConfig, History, ImageConfig, Platform};
 use oci::{Digest, Reference, ReferenceError};
 use rustix::fs::{CWD, Mode, OFlags, openat};
-use snapshot::{Changes, SnapshotKey, Stubs};
+use snapshot::{Changes, SnapshotKey, Stage, Stubs};
 use tracing::warn;
 
 use crate::Engine;
@@ -289,15 +290,15 @@ fn build(
 ) -> Result<image::Loaded, CommitError> {
     let key = snapshot_key(container.id());
     let changes = engine.images.snapshots().changes(&key, STUBS).map_err(CommitError::Compare)?;
-    build_of(engine, &key, &changes, parent, reference, |image| {
+    build_of(engine, (&key, false), &changes, parent, reference, |image| {
         describe(image, super::import::host_platform(), config, step)
     })
 }
 
-/// An image of what a snapshot changed above its parent's layers.
+/// An image of what a snapshot changed above its parent's layers. One that nobody needs any more gives its files away, if it can.
 fn build_of(
     engine: &Engine,
-    key: &SnapshotKey,
+    (key, is_given): (&SnapshotKey, bool),
     changes: &Changes,
     parent: Option<&ImageRecord>,
     reference: Option<Reference>,
@@ -306,40 +307,60 @@ fn build_of(
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     // There as long as it is packed.
     let own = engine.images.snapshots().own_files(key, changes).map_err(CommitError::Compare)?;
-    let upper = openat(CWD, own.path(), flags, Mode::empty());
+    let taken = match is_given && changes.hidden.is_empty() {
+        true => engine.images.snapshots().take_own_files(key).map_err(CommitError::Compare)?,
+        false => None,
+    };
+    let upper = openat(CWD, taken.as_ref().map_or(own.path(), Stage::path), flags, Mode::empty());
     let upper = upper.map_err(|err| CommitError::Open(err.into()))?;
     let (reader, writer) = io::pipe().map_err(CommitError::Open)?;
     let (done, outcome) = mpsc::channel();
     let built = thread::scope(|scope| {
         scope.spawn(move || {
-            let packed = pack(upper, writer, changes);
+            let packed = pack((upper, is_given), writer, changes);
             // Whoever reads has given up.
             let _ = done.send(packed);
         });
-        engine.images.build(parent, Layer { reader, outcome }, reference, configure)
+        let layer = Layer { reader, outcome };
+        match taken {
+            Some(stage) => engine.images.build_from(parent, (stage, layer), reference, configure),
+            None => engine.images.build(parent, layer, reference, configure),
+        }
     });
     Ok(built?)
+}
+
+/// What a step of a build has written.
+#[derive(Clone, Copy)]
+pub(super) struct StepFiles<'a> {
+    pub(super) key: &'a SnapshotKey,
+    /// What is none of it.
+    pub(super) stubs: Stubs<'a>,
+    /// Whether nobody writes or reads there any more, and no command did: the files may become the layer as they are.
+    pub(super) are_given: bool,
 }
 
 /// A step of a build: an image of what a snapshot changed, if there is one, or that only says something else. The
 /// platform is that of one without a parent.
 pub(super) fn build_step(
     engine: &Engine,
-    key: Option<(&SnapshotKey, Stubs<'_>)>,
+    files: Option<StepFiles<'_>>,
     parent: Option<&ImageRecord>,
     (config, platform): (&Config, Platform),
     mut step: History,
 ) -> Result<Digest, CommitError> {
     let config = exec_config(config);
-    let changes = match key {
-        Some((key, stubs)) => Some((key, engine.images.snapshots().changes(key, stubs).map_err(CommitError::Compare)?)),
+    let changed = match files {
+        Some(StepFiles { key, stubs, are_given }) => {
+            let changes = engine.images.snapshots().changes(key, stubs).map_err(CommitError::Compare)?;
+            (!changes.paths.is_empty()).then_some(((key, are_given), changes))
+        }
         None => None,
     };
-    let changed = changes.filter(|(_, changes)| !changes.paths.is_empty());
     step.empty_layer = changed.is_none();
     let configure = |image: &mut ImageConfig| describe(image, platform, config, step);
     let built = match &changed {
-        Some((key, changes)) => build_of(engine, key, changes, parent, None, configure)?,
+        Some((key, changes)) => build_of(engine, *key, changes, parent, None, configure)?,
         None => image::derive(&engine.images, parent, None, configure)?,
     };
     Ok(built.id)
@@ -400,7 +421,7 @@ impl Read for Layer {
 }
 
 /// Packs a container's own files as a layer: what overlayfs says of deletions as image-spec says it (layer.md, "Whiteouts").
-fn pack(upper: std::os::fd::OwnedFd, writer: io::PipeWriter, changes: &Changes) -> Result<(), PackError> {
+fn pack((upper, still): (OwnedFd, bool), writer: io::PipeWriter, changes: &Changes) -> Result<(), PackError> {
     let mut tar = TarWriter::new(BufWriter::with_capacity(PIECE_BYTES, writer));
     let mut entry = |seen: &archive::Seen<'_>, entry: &mut Entry, more: &mut Vec<Entry>| {
         if changes.hidden.contains(seen.path) {
@@ -415,7 +436,7 @@ fn pack(upper: std::os::fd::OwnedFd, writer: io::PipeWriter, changes: &Changes) 
         }
         Ok(true)
     };
-    let options = Pack { name: b"", xattr: is_exported, holes: true, entry: &mut entry };
+    let options = Pack { name: b"", xattr: is_exported, holes: true, still, entry: &mut entry };
     archive::pack(&mut tar, upper, options)?;
     tar.finish().map(drop).map_err(PackError::Write)
 }

@@ -43,6 +43,7 @@ use super::work::{ImageTree, Work};
 use super::{BuildError, PartEvent, cache, remote, sources};
 use crate::Engine;
 use crate::clock::{now_nanos, rfc3339};
+use crate::ops::commit::StepFiles;
 use crate::ops::{commit, images};
 use crate::sync::lock;
 
@@ -381,7 +382,8 @@ fn layer_of(
         empty_layer: false,
     };
     let none = Stubs { files: &[], links: &[], directories: &[] };
-    let image = commit::build_step(engine, Some((&work.key, none)), None, (&config, platform), history)?;
+    let files = StepFiles { key: &work.key, stubs: none, are_given: true };
+    let image = commit::build_step(engine, Some(files), None, (&config, platform), history)?;
     // It is no step of a Dockerfile, with which others could be compared.
     let keyed = Keyed { key, words, is_told_whole: false, made_of: Ingredients::default() };
     cache::remember(engine, &image, keyed);

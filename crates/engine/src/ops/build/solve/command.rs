@@ -16,6 +16,7 @@ use crate::ops::build::mounts::{self, Made, Ready, Seen};
 use crate::ops::build::run::{self, Running, Whose};
 use crate::ops::build::work::tree_of;
 use crate::ops::build::{BuildError, BuildLine, cache, caches, client_files, leaks};
+use crate::ops::commit::StepFiles;
 use crate::ops::create::snapshot_key;
 use crate::ops::{commit, image_budget};
 
@@ -70,8 +71,9 @@ impl StageSolver {
         let key = step.key.clone();
         let recorded = bridge::blocking(move || {
             let image = made.with_all(|stubs| {
-                let work = Some((&container, stubs));
-                commit::build_step(&engine, work, parent.as_deref(), (&config, platform), history)
+                // A command may have left what is no part of a layer: sockets.
+                let files = StepFiles { key: &container, stubs, are_given: false };
+                commit::build_step(&engine, Some(files), parent.as_deref(), (&config, platform), history)
             })?;
             cache::remember(&engine, &image, step);
             Ok::<_, BuildError>(image)

@@ -27,6 +27,7 @@ use super::common::{Common, StageImage};
 use super::{announce_step, check_platform, platform, short};
 use crate::Engine;
 use crate::clock::{now_nanos, rfc3339};
+use crate::ops::commit::StepFiles;
 use crate::ops::{commit, image_budget};
 
 /// Nobody but us writes to the tree of a copy.
@@ -343,8 +344,8 @@ impl StageSolver {
         let (step, key) = (history(&self.stage, &keyed.words), keyed.key.clone());
         let recorded = bridge::blocking(move || {
             let work = make(&engine, parent.as_deref())?;
-            let key_of_work = work.as_ref().map(|work| (&work.key, NO_STUBS));
-            let image = commit::build_step(&engine, key_of_work, parent.as_deref(), (&config, platform), step)?;
+            let files = work.as_ref().map(|work| StepFiles { key: &work.key, stubs: NO_STUBS, are_given: true });
+            let image = commit::build_step(&engine, files, parent.as_deref(), (&config, platform), step)?;
             cache::remember(&engine, &image, keyed);
             Ok::<_, BuildError>(image)
         });

@@ -108,6 +108,11 @@ pub(crate) async fn contexts(
     Ok(named)
 }
 
+/// The directory that a session tells; nothing where it tells none.
+pub(crate) async fn directory(buildkit: &BuildKit, session: &str) -> Option<SentFiles> {
+    buildkit.sessions.find(session).await.map(local::whole_directory)
+}
+
 /// `POST /grpc`.
 pub(crate) async fn grpc(call: Call) -> Result<Outcome, Failure> {
     check_protocol(&call, ErrorKind::Internal)?;

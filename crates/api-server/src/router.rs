@@ -127,6 +127,7 @@ const ROUTES: &[Route] = routes![
     POST   "/longshore/volumes/{}/restore" Plain volume_copies::restore,
     GET    "/system/df"            Plain   disk::usage,
     POST   "/images/prune"         Plain  disk::prune_images,
+    POST   "/longshore/build"      Plain build::build_directory,
     GET    "/longshore/images/budget" Plain disk::image_budget,
     GET    "/longshore/images/{}/files" Plain save::files,
     GET    "/longshore/exposure"   Plain  live::exposure,

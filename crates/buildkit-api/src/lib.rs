@@ -9,7 +9,8 @@
 //! - [`server`] answers calls of a client, [`channel`] makes calls to one. Every call of ours has one message one way.
 //! - [`messages`]: the messages of which we read or write something, with these fields alone.
 //! - [`session`]: sessions by id, while their connections live.
-//! - [`files`]: the files of a directory of the client's (fsutil's protocol); [`outputs`]: what a build came to, for the client.
+//! - [`files`]: the files of a directory of the client's (fsutil's protocol), [`sender`]: of one of ours, in a client;
+//!   [`outputs`]: what a build came to, for the client; [`modes`]: modes as they write them.
 //!
 //! The other end may be anybody: a message has at most [`frame::MESSAGE_MAX`] bytes, a directory at most
 //! [`files::ENTRIES_MAX`] entries, and a path leads nowhere but down. Whoever waits for a client that has gone is told.
@@ -25,7 +26,9 @@ pub mod channel;
 pub mod files;
 pub mod frame;
 pub mod messages;
+pub mod modes;
 pub mod outputs;
+pub mod sender;
 pub mod server;
 pub mod session;
 pub mod status;

@@ -19,7 +19,10 @@ pub const HEAD_BYTES: u64 = 512;
 const PIECE_BYTES: usize = 256 * 1024;
 
 /// Steps of progress that a terminal gets to see.
-const SHOWN_BYTES: u64 = 512 * 1024;
+pub const SHOWN_BYTES: u64 = 512 * 1024;
+
+/// The one attribute that a context's files keep (capabilities(7)).
+pub const CAPABILITY: &[u8] = b"security.capability";
 
 /// Why there is no context.
 #[derive(Debug, thiserror::Error)]
@@ -177,7 +180,7 @@ fn pack(
         entry.path.clear();
         Ok(entry.kind == Kind::Directory && patterns.may_hold_exceptions(&path))
     };
-    let options = Pack { name: b"", xattr: |name| name == b"security.capability", holes: false, entry: &mut entry };
+    let options = Pack { name: b"", xattr: |name| name == CAPABILITY, holes: false, still: false, entry: &mut entry };
     archive::pack(&mut tar, top.into(), options)?;
     if let Some((name, text)) = more {
         add(&mut tar, &name, &text).map_err(PackError::Write)?;
@@ -236,12 +239,18 @@ impl Sent {
     }
 
     fn show(&self, last: bool) {
-        let progress = Progress { current: self.bytes.cast_signed(), total: 0 };
-        let text = format!("Sending build context to Docker daemon {}", progress.text(UNKNOWN_WIDTH));
-        say!("{text}\r");
-        if last {
-            say!("\r\n");
-        }
+        show_sent(self.bytes, last);
+    }
+}
+
+/// Tells how much of a context was sent.
+pub fn show_sent(bytes: u64, last: bool) {
+    let progress = Progress { current: bytes.cast_signed(), total: 0 };
+    let progress = if bytes == 0 { " 0B".to_owned() } else { progress.text(UNKNOWN_WIDTH) };
+    let text = format!("Sending build context to Docker daemon {progress}");
+    say!("{text}\r");
+    if last {
+        say!("\r\n");
     }
 }
 

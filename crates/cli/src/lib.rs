@@ -21,6 +21,7 @@ pub mod complete;
 pub mod config;
 pub mod connection;
 pub mod console;
+pub mod context_files;
 pub mod context_tar;
 pub mod contexts;
 pub mod credentials;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use engine_api::auth::AuthConfig;
 use engine_api::host_config::Ulimit;
 use http::Method;
+use tokio::sync::mpsc;
 
 use crate::call::{Answer, Client, Payload, Upload};
 use crate::error::ClientError;
@@ -81,13 +82,17 @@ pub struct BuildOptions {
 impl BuildOptions {
     /// The request's path.
     pub fn path(&self) -> String {
+        self.path_of("/build")
+    }
+
+    fn path_of(&self, call: &str) -> String {
         let json = |value: Result<String, serde_json::Error>| value.expect("texts and numbers are always JSON");
         // Ours alone: dockerd's own builder knows no such thing.
         let cache_to = match self.cache_to.is_empty() {
             true => String::new(),
             false => json(serde_json::to_string(&self.cache_to)),
         };
-        let mut query = Query::new("/build")
+        let mut query = Query::new(call)
             .with("buildargs", &json(serde_json::to_string(&self.arguments)))
             .with("cachefrom", &json(serde_json::to_string(&self.cache_from)))
             .with_text("cacheto", &cache_to)
@@ -134,4 +139,18 @@ impl BuildOptions {
 pub async fn build(client: &Client, context: Upload, options: &BuildOptions) -> Result<Answer, ClientError> {
     let logins = AuthConfig::all_to_header(&options.logins);
     client.stream_with(Method::POST, &options.path(), &[(LOGINS, &logins)], Payload::Archive(context)).await
+}
+
+/// Builds an image of the directory that our session tells, and of a Dockerfile of that name and text. Only our daemon can:
+/// [`ClientError::NotOurs`] of others.
+pub async fn build_directory(client: &Client, text: Vec<u8>, options: &BuildOptions) -> Result<Answer, ClientError> {
+    let logins = AuthConfig::all_to_header(&options.logins);
+    let path = options.path_of("/longshore/build");
+    let (sender, pieces) = mpsc::channel(1);
+    // There is place for one.
+    let _ = sender.try_send(Ok(text.into()));
+    drop(sender);
+    let payload = Payload::Archive(Upload { pieces });
+    let answer = client.stream_with(Method::POST, &path, &[(LOGINS, &logins)], payload).await;
+    answer.map_err(ClientError::of_own_call)
 }

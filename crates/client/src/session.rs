@@ -2,16 +2,20 @@
 //!
 //! ```text
 //! POST /session  --> daemon: who we are, and which calls we answer
-//! calls          <-- GetSecret, CheckAgent, ForwardAgent, Pull
+//! calls          <-- GetSecret, CheckAgent, ForwardAgent, Pull, DiffCopy
 //! ```
 //! A session lives as long as what [`open`] answers is polled.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+pub use buildkit_api::messages::Stat;
 use buildkit_api::messages::{AgentBytes, CheckAgentRequest, Empty, GetSecretRequest, GetSecretResponse};
+pub use buildkit_api::modes;
+use buildkit_api::sender;
+pub use buildkit_api::sender::{Directory, followed};
 use buildkit_api::server::{self, Call, Reply, Service, Streaming};
 use buildkit_api::status::{Code, Status};
 use prost::Message;
@@ -31,6 +35,7 @@ const SECRET: &str = "/moby.buildkit.secrets.v1.Secrets/GetSecret";
 const CHECK_AGENT: &str = "/moby.sshforward.v1.SSH/CheckAgent";
 const PULL: &str = "/moby.upload.v1.Upload/Pull";
 const FORWARD_AGENT: &str = "/moby.sshforward.v1.SSH/ForwardAgent";
+const FILES: &str = "/moby.filesync.v1.FileSync/DiffCopy";
 
 /// Which agent a call is of.
 const AGENT_ID: &str = "buildkit.ssh.id";
@@ -58,6 +63,15 @@ pub struct Offers {
     pub directories: BTreeMap<String, PathBuf>,
 }
 
+/// The directory that a build is of.
+pub struct Context {
+    /// The same for builds of the same directory, and of no other one: what was sent of it need not be sent again. Empty: nothing
+    /// of it is kept.
+    pub key: String,
+    /// What is in it; told once.
+    pub directory: Box<dyn Directory>,
+}
+
 /// Where a secret is; it is read when it is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretSource {
@@ -80,13 +94,16 @@ pub async fn open(
     id: &str,
     offers: Offers,
     pack: Packer,
+    context: Option<Context>,
 ) -> Result<impl Future<Output = Result<(), Status>>, ClientError> {
+    let (key, directory) = context.map(|context| (context.key, context.directory)).unzip();
+    let calls = [SECRET, CHECK_AGENT, FORWARD_AGENT, PULL].into_iter().chain(directory.is_some().then_some(FILES));
     let mut headers = vec![("X-Docker-Expose-Session-Uuid", id), ("X-Docker-Expose-Session-Name", "longshore")];
-    headers
-        .extend([SECRET, CHECK_AGENT, FORWARD_AGENT, PULL].map(|call| ("X-Docker-Expose-Session-Grpc-Method", call)));
+    headers.extend(key.iter().map(|key| ("X-Docker-Expose-Session-Sharedkey", key.as_str())));
+    headers.extend(calls.map(|call| ("X-Docker-Expose-Session-Grpc-Method", call)));
     let hijacked = upgrade(client, "/session", PROTOCOL, &headers, b"").await?;
     let io = tokio::io::join(hijacked.reader, hijacked.writer);
-    Ok(server::serve(io, Answers { offers: Arc::new(offers), pack }))
+    Ok(server::serve(io, Answers { offers: Arc::new(offers), pack, directory: Arc::new(Mutex::new(directory)) }))
 }
 
 /// Who answers.
@@ -94,6 +111,7 @@ pub async fn open(
 struct Answers {
     offers: Arc<Offers>,
     pack: Packer,
+    directory: Arc<Mutex<Option<Box<dyn Directory>>>>,
 }
 
 impl Service for Answers {
@@ -113,13 +131,24 @@ impl Service for Answers {
     }
 
     fn streams(&self, path: &str) -> bool {
-        matches!(path, FORWARD_AGENT | PULL)
+        matches!(path, FORWARD_AGENT | PULL | FILES)
     }
 
     async fn stream(&self, call: Streaming) {
         let header = |name| call.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         if call.path == PULL {
             return self.upload(header(PULLED).to_owned(), call.outgoing);
+        }
+        if call.path == FILES {
+            let directory = self.directory.lock().unwrap_or_else(PoisonError::into_inner).take();
+            return match directory {
+                Some(directory) => sender::send(call, directory).await,
+                None => {
+                    let failed = Status::new(Code::NotFound, "the context was sent already");
+                    // A caller that has gone needs no answer.
+                    let _ = call.outgoing.send(Err(failed)).await;
+                }
+            };
         }
         let id = header(AGENT_ID);
         let failed = match self.agent(id) {
@@ -220,8 +249,8 @@ mod tests {
         let path = directory.path().join("file");
         let secrets = [("file", SecretSource::File(path.clone())), ("home", SecretSource::Variable("PATH".into()))];
         let secrets = secrets.map(|(name, source)| (name.to_owned(), source)).into();
-        let answers =
-            Answers { offers: Arc::new(Offers { secrets, ..Offers::default() }), pack: |_| Ok(Box::new(io::empty())) };
+        let offers = Arc::new(Offers { secrets, ..Offers::default() });
+        let answers = Answers { offers, pack: |_| Ok(Box::new(io::empty())), directory: Arc::default() };
         assert_eq!(answers.secret("file").unwrap_err().code, Code::Unknown as i32);
         std::fs::write(&path, "said").unwrap();
         assert_eq!(answers.secret("file").unwrap(), b"said");

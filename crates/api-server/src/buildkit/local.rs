@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use archive::{Entry, Kind, TarWriter, Time};
 use buildkit_api::files::{self, FilesError, Sink, Wanted};
 use buildkit_api::messages::Stat;
+use buildkit_api::modes::{self, permissions};
 use buildkit_api::session::Session;
 use buildkit_api::status::Status;
 use engine::ops::build::{ContextFiles, ContextName, Needed, SentFiles};
@@ -14,7 +15,6 @@ use hyper::body::Bytes;
 
 use super::build::Build;
 use super::failure::{Place, said};
-use super::modes::{GO_CHARACTERS, GO_DEVICE, GO_DIRECTORY, GO_FIFO, GO_SOCKET, GO_SYMLINK, permissions};
 use super::progress::Part;
 use crate::upload::{self, Upload};
 
@@ -23,6 +23,9 @@ const TEXT_MAX: usize = 16 << 20;
 
 /// How many bytes of an archive go at once.
 const PIECE_BYTES: usize = 128 << 10;
+
+/// How clients call the directory that is built from.
+const CONTEXT: &str = "context";
 
 /// What leaves files out of a context.
 const IGNORE: &str = ".dockerignore";
@@ -150,22 +153,15 @@ impl Context {
         SentFiles { name: self.name(), source: Box::new(move |needed, before| self.open(needed, before)) }
     }
 
-    /// Which directory it is: as with BuildKit (source/local) what the session says, and its own name.
     fn name(&self) -> Option<ContextName> {
-        let shared = &self.session.shared_key;
-        let key = format!("{}\0{}\0{shared}", self.directory, self.name.as_deref().unwrap_or_default());
-        let about = format!("local source for {}", self.directory);
-        (!shared.is_empty()).then_some(ContextName { key, about })
+        name(&self.session, &self.directory, self.name.as_deref().unwrap_or_default())
     }
 
     fn open(self, needed: Needed, before: Option<Arc<ContextFiles>>) -> Box<dyn Read + Send> {
-        let (upload, reader) = upload::channel();
+        let (mut archive, reader) = Archive::open(before);
         tokio::spawn(async move {
-            let mut archive = Archive { before, ..Archive::new(upload) };
-            match self.send(needed, &mut archive).await {
-                Ok(()) => archive.end().await,
-                Err(err) => archive.fail(err.message).await,
-            }
+            let sent = self.send(needed, &mut archive).await;
+            archive.close(sent).await;
         });
         Box::new(reader)
     }
@@ -203,6 +199,38 @@ impl Context {
     }
 }
 
+/// A directory that the client of a session tells as it shall be: nothing of it is left out.
+pub(super) fn whole_directory(session: Arc<Session>) -> SentFiles {
+    let name = name(&session, CONTEXT, "");
+    let open = move |needed, before| -> Box<dyn Read + Send> {
+        let (mut archive, reader) = Archive::open(before);
+        tokio::spawn(async move {
+            let sent = all_of(&session, needed, &mut archive).await;
+            archive.close(sent).await;
+        });
+        Box::new(reader)
+    };
+    SentFiles { name, source: Box::new(open) }
+}
+
+async fn all_of(session: &Session, needed: Needed, archive: &mut Archive) -> Result<(), Status> {
+    let follow = match needed {
+        Needed::Nothing => return Ok(()),
+        Needed::Paths(paths) => paths,
+        Needed::All => Vec::new(),
+    };
+    let wanted = Wanted { directory: CONTEXT.to_owned(), exclude: Vec::new(), follow };
+    files::receive(session, &wanted, archive).await.map(drop).map_err(of_files)
+}
+
+/// Which directory it is: as with BuildKit (source/local) what the session says, and its own name.
+fn name(session: &Session, directory: &str, own: &str) -> Option<ContextName> {
+    let shared = &session.shared_key;
+    let key = format!("{directory}\0{own}\0{shared}");
+    let about = format!("local source for {directory}");
+    (!shared.is_empty()).then_some(ContextName { key, about })
+}
+
 /// Files as an archive on its way to a thread that unpacks it.
 pub(super) struct Archive {
     tar: TarWriter<Buffer>,
@@ -231,6 +259,20 @@ impl Archive {
     pub(super) fn new(upload: Upload) -> Archive {
         let written = Buffer::default();
         Archive { tar: TarWriter::new(written.clone()), written, upload, before: None }
+    }
+
+    /// One that is read while it is written; `before` is what need not come.
+    fn open(before: Option<Arc<ContextFiles>>) -> (Archive, impl Read + Send + use<>) {
+        let (upload, reader) = upload::channel();
+        (Archive { before, ..Archive::new(upload) }, reader)
+    }
+
+    /// Ends it, or says why it breaks off.
+    async fn close(self, sent: Result<(), Status>) {
+        match sent {
+            Ok(()) => self.end().await,
+            Err(err) => self.fail(err.message).await,
+        }
     }
 
     /// Sends what was written, once there is enough of it.
@@ -285,12 +327,12 @@ impl Sink for Archive {
 fn entry(stat: &Stat) -> Option<Entry> {
     let is = |bit: u32| stat.mode & bit != 0;
     let kind = match () {
-        () if is(GO_DIRECTORY) => Kind::Directory,
-        () if is(GO_SYMLINK) => Kind::Symlink,
-        () if is(GO_SOCKET) => return None,
-        () if is(GO_FIFO) => Kind::Fifo,
-        () if is(GO_DEVICE) && is(GO_CHARACTERS) => Kind::CharDevice,
-        () if is(GO_DEVICE) => Kind::BlockDevice,
+        () if is(modes::DIRECTORY) => Kind::Directory,
+        () if is(modes::SYMLINK) => Kind::Symlink,
+        () if is(modes::SOCKET) => return None,
+        () if is(modes::FIFO) => Kind::Fifo,
+        () if is(modes::DEVICE) && is(modes::CHARACTERS) => Kind::CharDevice,
+        () if is(modes::DEVICE) => Kind::BlockDevice,
         () if !stat.link.is_empty() => Kind::HardLink,
         () => Kind::File,
     };
@@ -326,12 +368,18 @@ mod tests {
         };
         assert_eq!(kind(0o644, ""), Some((Kind::File, 0o644, 3)));
         assert_eq!(kind(0o644, "b"), Some((Kind::HardLink, 0o644, 0)));
-        assert_eq!(kind(GO_DIRECTORY | 1 << 20 | 0o777, ""), Some((Kind::Directory, 0o1777, 0)));
-        assert_eq!(kind(GO_SYMLINK | 0o777, "b"), Some((Kind::Symlink, 0o777, 0)));
+        assert_eq!(kind(modes::DIRECTORY | 1 << 20 | 0o777, ""), Some((Kind::Directory, 0o1777, 0)));
+        assert_eq!(kind(modes::SYMLINK | 0o777, "b"), Some((Kind::Symlink, 0o777, 0)));
         assert_eq!(kind(3 << 22 | 0o755, ""), Some((Kind::File, 0o6755, 3)));
-        assert_eq!(kind(GO_DEVICE | GO_CHARACTERS | 0o600, ""), Some((Kind::CharDevice, 0o600, 0)));
-        assert_eq!(kind(GO_SOCKET | 0o600, ""), None);
-        for mode in [0o644, GO_DIRECTORY | 13 << 20 | 0o755, GO_DEVICE | GO_CHARACTERS | 0o600, GO_FIFO, GO_SYMLINK] {
+        assert_eq!(kind(modes::DEVICE | modes::CHARACTERS | 0o600, ""), Some((Kind::CharDevice, 0o600, 0)));
+        assert_eq!(kind(modes::SOCKET | 0o600, ""), None);
+        for mode in [
+            0o644,
+            modes::DIRECTORY | 13 << 20 | 0o755,
+            modes::DEVICE | modes::CHARACTERS | 0o600,
+            modes::FIFO,
+            modes::SYMLINK,
+        ] {
             let stat = Stat { path: "a".to_owned(), mode, ..Stat::default() };
             assert_eq!(entry(&stat).map(|entry| of_entry(&entry)), Some(mode));
         }

@@ -1,36 +1,17 @@
-//! Modes as Go writes them (io/fs, FileMode).
+//! Modes of what is in archives, as Go writes them.
 
 use archive::{Entry, Kind};
-
-pub(super) const GO_DIRECTORY: u32 = 1 << 31;
-pub(super) const GO_SYMLINK: u32 = 1 << 27;
-pub(super) const GO_DEVICE: u32 = 1 << 26;
-pub(super) const GO_FIFO: u32 = 1 << 25;
-pub(super) const GO_SOCKET: u32 = 1 << 24;
-const GO_SETUID: u32 = 1 << 23;
-const GO_SETGID: u32 = 1 << 22;
-pub(super) const GO_CHARACTERS: u32 = 1 << 21;
-const GO_STICKY: u32 = 1 << 20;
-
-/// Bits above the permissions, and what they are elsewhere.
-const SPECIAL: [(u32, u32); 3] = [(GO_SETUID, 0o4000), (GO_SETGID, 0o2000), (GO_STICKY, 0o1000)];
-
-/// The permissions of a mode of Go's.
-pub(super) fn permissions(mode: u32) -> u32 {
-    let special = SPECIAL.into_iter().filter(|(bit, _)| mode & bit != 0).map(|(_, special)| special);
-    special.fold(mode & 0o777, |all, special| all | special)
-}
+use buildkit_api::modes::{CHARACTERS, DEVICE, DIRECTORY, FIFO, SYMLINK, with_permissions};
 
 /// The mode of an entry. Other names of a file are files.
 pub(super) fn of_entry(entry: &Entry) -> u32 {
     let kind = match entry.kind {
         Kind::File | Kind::HardLink => 0,
-        Kind::Directory => GO_DIRECTORY,
-        Kind::Symlink => GO_SYMLINK,
-        Kind::Fifo => GO_FIFO,
-        Kind::BlockDevice => GO_DEVICE,
-        Kind::CharDevice => GO_DEVICE | GO_CHARACTERS,
+        Kind::Directory => DIRECTORY,
+        Kind::Symlink => SYMLINK,
+        Kind::Fifo => FIFO,
+        Kind::BlockDevice => DEVICE,
+        Kind::CharDevice => DEVICE | CHARACTERS,
     };
-    let special = SPECIAL.into_iter().filter(|(_, special)| entry.mode & special != 0).map(|(bit, _)| bit);
-    special.fold(kind | entry.mode & 0o777, |all, bit| all | bit)
+    with_permissions(kind, entry.mode)
 }

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use engine::ops::build::{
-    self, Asks, BuildError, BuildLine, BuildOptions, Building, CacheFrom, CacheOptionError, CacheTo, Input, Reproduce,
+    self, Asks, BuildError, BuildLine, BuildOptions, Building, CacheFrom, CacheOptionError, CacheTo, Client, Directory,
+    Input, NamedContext, Reproduce,
 };
 use engine_api::auth::AuthConfig;
 use engine_api::exec::ExecCreate;
@@ -29,46 +30,84 @@ use crate::upload::{self, feed};
 /// Logins by registry (moby api/types/registry, `X-Registry-Config`).
 const LOGINS: &str = "x-registry-config";
 
+/// The longest Dockerfile, in bytes.
+const DOCKERFILE_MAX: usize = 16 << 20;
+
 /// `POST /build`.
 pub(crate) async fn build(mut call: Call) -> Result<Answer, Failure> {
-    check(&call.query)?;
-    let mut options = options(&call)?;
-    let logins = call.headers.get(LOGINS).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    options.logins = AuthConfig::all_from_header(logins);
-    let quiet = call.query.flag("q");
-    let names_images = !call.version.before(30);
-    let client = match call.query.text("session") {
-        "" => None,
-        session => Some(session_of(&call, session).await?),
-    };
-    let given: BTreeMap<String, String> = json(&call.query, "buildcontexts", "error reading build contexts")?;
-    let named = buildkit::contexts(&call.buildkit, call.query.text("session"), &given).await?;
+    let wanted = Wanted::of(&call).await?;
     let first = call.body.chunk().await?;
-    let mut building = match call.query.text("remote") {
+    let input = match call.query.text("remote") {
         "" => {
             let (upload, archive) = upload::channel();
             let body = std::mem::replace(&mut call.body, RequestBody::Whole(Default::default()));
-            let building = build::start(&call.engine, options, Input::archive(archive), named, client)?;
             // Ends with the body, or when nobody reads it any more.
             tokio::spawn(feed(first, body, upload));
-            building
+            Input::archive(archive)
         }
-        url => build::start(&call.engine, options, Input::Remote(url.to_owned()), named, client)?,
+        url => Input::Remote(url.to_owned()),
     };
-    // What fails before there is anything to tell has a status of its own.
-    let Some(first) = building.next().await.transpose()? else {
-        return Ok(response::empty(StatusCode::OK));
+    wanted.start(call, input).await
+}
+
+/// `POST /longshore/build`: the same of a directory that the client's session tells; the body is the Dockerfile. Ours alone.
+pub(crate) async fn build_directory(mut call: Call) -> Result<Answer, Failure> {
+    let wanted = Wanted::of(&call).await?;
+    let session = call.query.text("session");
+    let files = buildkit::directory(&call.buildkit, session).await;
+    let files = files.ok_or_else(|| no_session(session))?;
+    let name = match call.query.text("dockerfile") {
+        "" => "Dockerfile".to_owned(),
+        name => name.to_owned(),
     };
-    Ok(call.progress(async move |sink| match quiet {
-        true => tell_outcome(building, first, sink).await,
-        false => tell_all(building, first, names_images, sink).await,
-    }))
+    let text = call.body.read(DOCKERFILE_MAX).await?.to_vec();
+    wanted.start(call, Input::Directory(Directory { name, text, files })).await
+}
+
+/// What a request wants.
+struct Wanted {
+    options: BuildOptions,
+    named: Vec<NamedContext>,
+    client: Client,
+}
+
+impl Wanted {
+    async fn of(call: &Call) -> Result<Wanted, Failure> {
+        check(&call.query)?;
+        let mut options = options(call)?;
+        let logins = call.headers.get(LOGINS).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        options.logins = AuthConfig::all_from_header(logins);
+        let session = call.query.text("session");
+        let client = if session.is_empty() { None } else { Some(session_of(call, session).await?) };
+        let given: BTreeMap<String, String> = json(&call.query, "buildcontexts", "error reading build contexts")?;
+        let named = buildkit::contexts(&call.buildkit, session, &given).await?;
+        Ok(Wanted { options, named, client })
+    }
+
+    async fn start(self, call: Call, input: Input) -> Result<Answer, Failure> {
+        let quiet = call.query.flag("q");
+        let names_images = !call.version.before(30);
+        let mut building = build::start(&call.engine, self.options, input, self.named, self.client)?;
+        // What fails before there is anything to tell has a status of its own.
+        let Some(first) = building.next().await.transpose()? else {
+            return Ok(response::empty(StatusCode::OK));
+        };
+        Ok(call.progress(async move |sink| match quiet {
+            true => tell_outcome(building, first, sink).await,
+            false => tell_all(building, first, names_images, sink).await,
+        }))
+    }
 }
 
 /// The client of a session that it has opened beside the request: it is asked for secrets and agents.
 async fn session_of(call: &Call, session: &str) -> Result<Arc<dyn Asks>, Failure> {
     let client = call.buildkit.client(session).await;
-    client.ok_or_else(|| Failure::invalid(format!("no active session for {session}: context deadline exceeded")))
+    client.ok_or_else(|| no_session(session))
+}
+
+/// BuildKit's sentence.
+fn no_session(session: &str) -> Failure {
+    Failure::invalid(format!("no active session for {session}: context deadline exceeded"))
 }
 
 async fn tell_all(mut building: Building, first: BuildLine, names_images: bool, sink: Sink) {

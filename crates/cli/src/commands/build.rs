@@ -5,23 +5,29 @@ mod on_error;
 mod outputs;
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
+use client::ClientError;
 use client::build::{self, BuildOptions};
-use client::session::{Offers, SecretSource};
+use client::call::Answer;
+use client::session::{Context as Told, Offers, SecretSource};
 
 use super::progress::{self, Target};
 use super::{Context, load};
 use crate::args::Parsed;
 use crate::plan::outputs::Output;
 use crate::report::{Exit, go_error};
-use crate::{config, context_tar, credentials, plan, say, warn_line};
+use crate::{config, context_files, context_tar, credentials, plan, say, warn_line};
+use context_files::Files;
 use context_tar::{Sent, Source};
 
 /// The variable that says what time it is, in seconds since 1970 (reproducible-builds.org).
 const TIME: &str = "SOURCE_DATE_EPOCH";
+
+/// The longest Dockerfile that need not be sent within an archive, in bytes: as much as daemons take.
+const DOCKERFILE_MAX: u64 = 16 << 20;
 
 /// The longest secret, in bytes: BuildKit's (session/secrets/secretsprovider).
 const SECRET_MAX: u64 = 500 * 1024;
@@ -96,9 +102,19 @@ impl Wanted {
         };
         Ok(Wanted { quiet: parsed.flag("quiet"), id_file: parsed.text("iidfile").to_owned(), outputs, time })
     }
+
+    /// Whether what it comes to goes to standard output, which nothing else is on then.
+    fn to_stdout(&self) -> bool {
+        self.outputs.iter().any(|output| output.destination == "-")
+    }
+
+    /// Whether it is told how much of the context was sent.
+    fn shows(&self) -> bool {
+        !self.quiet && !self.to_stdout()
+    }
 }
 
-/// Sends a build, and serves what it asks for of secrets and agents meanwhile.
+/// Sends a build, and serves what it asks for of files, secrets and agents meanwhile.
 async fn offering(
     context: &Context,
     options: &mut BuildOptions,
@@ -106,18 +122,54 @@ async fn offering(
     wanted: &Wanted,
     offers: Offers,
 ) -> Result<(), Exit> {
-    if offers.is_empty() {
+    let told = told(context, &source, wanted)?;
+    if offers.is_empty() && told.is_none() {
         return send(context, options, source, wanted).await;
     }
     options.session = stdx::id::random_hex::<12>();
-    let session = client::session::open(&context.client, &options.session, offers, packed).await?;
+    let (directory, text) = told.unzip();
+    let session = client::session::open(&context.client, &options.session, offers, packed, directory).await?;
+    let options = &*options;
+    let sending = async {
+        let Some(text) = text else { return send(context, options, source, wanted).await };
+        match build::build_directory(&context.client, text, options).await {
+            Err(ClientError::NotOurs) => send(context, options, source, wanted).await,
+            answer => follow(context, options, answer?, wanted).await,
+        }
+    };
     tokio::select! {
-        sent = send(context, options, source, wanted) => sent,
+        sent = sending => sent,
         ended = session => match ended {
             Ok(()) => Err(Exit::new(1, "the daemon has closed the build's session")),
             Err(status) => Err(Exit::error(&status)),
         },
     }
+}
+
+/// A directory that can be told file by file, and its Dockerfile; nothing of what has to be sent as an archive.
+fn told(context: &Context, source: &Source, wanted: &Wanted) -> Result<Option<(Told, Vec<u8>)>, Exit> {
+    let Source::Directory { directory, name, text } = source else { return Ok(None) };
+    let text = match text {
+        Some(text) => text.clone(),
+        None => {
+            let whole = fs::canonicalize(directory.join(name)).ok().filter(|whole| whole.starts_with(directory));
+            // What leads out the daemon refuses by its own words.
+            let text = whole.and_then(|whole| File::open(whole).ok()).map(|file| file.take(DOCKERFILE_MAX + 1));
+            let mut bytes = Vec::new();
+            match text.map(|mut text| text.read_to_end(&mut bytes)) {
+                Some(Ok(count)) if count as u64 <= DOCKERFILE_MAX => bytes,
+                _ => return Ok(None),
+            }
+        }
+    };
+    let patterns = context_tar::ignored(directory, name, matches!(source, Source::Directory { text: None, .. }));
+    let patterns = patterns.map_err(|err| Exit::error(&err))?;
+    let listed = context_files::list(directory, &patterns).map_err(|err| Exit::error(&err))?;
+    let told = listed.map(|entries| {
+        let files = Files::new(directory.clone(), entries, wanted.shows(), io::stdout().is_terminal());
+        (Told { key: context_files::key(context.directory(), directory), directory: Box::new(files) }, text)
+    });
+    Ok(told)
 }
 
 /// The archive of a named context.
@@ -170,15 +222,17 @@ fn shown_name(place: &str, file: &str) -> String {
 }
 
 async fn send(context: &Context, options: &BuildOptions, source: Source, wanted: &Wanted) -> Result<(), Exit> {
-    let Wanted { quiet, id_file, outputs, .. } = wanted;
-    let quiet = *quiet;
-    // What goes to standard output is there alone.
-    let to_stdout = outputs.iter().any(|output| output.destination == "-");
-    let target = if to_stdout { Target::Stderr } else { Target::Stdout };
     let archive = source.open().map_err(|err| Exit::error(&err))?;
-    let shows = !quiet && !to_stdout && options.remote.is_empty();
-    let sent = Sent::new(archive, shows, io::stdout().is_terminal());
+    let sent = Sent::new(archive, wanted.shows() && options.remote.is_empty(), io::stdout().is_terminal());
     let answer = build::build(&context.client, load::upload(Box::new(sent)), options).await?;
+    follow(context, options, answer, wanted).await
+}
+
+/// Shows what is told of a build, and brings what it came to.
+async fn follow(context: &Context, options: &BuildOptions, answer: Answer, wanted: &Wanted) -> Result<(), Exit> {
+    let Wanted { quiet, id_file, outputs, .. } = wanted;
+    let (quiet, to_stdout) = (*quiet, wanted.to_stdout());
+    let target = if to_stdout { Target::Stderr } else { Target::Stdout };
     let (mut image, mut failed) = (String::new(), None);
     let mut told = String::new();
     let shown = progress::follow(answer, if quiet { None } else { Some(target) }, &mut told, &mut |aux| {

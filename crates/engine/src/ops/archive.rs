@@ -224,7 +224,7 @@ fn send(
 pub(super) fn pack<W: Write>(place: OwnedFd, name: &[u8], out: W, xattr: fn(&[u8]) -> bool) -> Result<W, PackError> {
     let mut tar = TarWriter::new(io::BufWriter::with_capacity(PIECE_BYTES, out));
     // Programs that get such an archive give it on to others that know no holes.
-    let options = Pack { name, xattr, holes: false, entry: &mut |_, _, _| Ok(true) };
+    let options = Pack { name, xattr, holes: false, still: false, entry: &mut |_, _, _| Ok(true) };
     archive::pack(&mut tar, place, options)?;
     let buffered = tar.finish().map_err(PackError::Write)?;
     buffered.into_inner().map_err(|err| PackError::Write(err.into_error()))

@@ -81,7 +81,7 @@ pub use explain::{Explanation, Reason};
 pub use exports::ExportError;
 pub use git::GitError;
 pub use graph::Needed;
-pub use input::{AskLogin, ContextSource, Input, Local, LocalFiles, SentFiles};
+pub use input::{AskLogin, ContextSource, Directory, Input, Local, LocalFiles, SentFiles};
 pub use kept_context::{ContextFiles, ContextName};
 pub use leaks::LeakError;
 use lines::Lines;

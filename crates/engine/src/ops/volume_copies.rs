@@ -207,7 +207,7 @@ fn open(staged: &volume::Staged<'_>, name: &str) -> Result<OwnedFd, VolumeCopyEr
 fn pack<W: Write>(place: OwnedFd, out: W) -> Result<W, PackError> {
     let mut tar = TarWriter::new(BufWriter::with_capacity(PIECE_BYTES, out));
     // The volume's own directory is the archive's first entry, so that its owner and mode are not lost.
-    let options = Pack { name: b".", xattr: is_exported, holes: true, entry: &mut |_, _, _| Ok(true) };
+    let options = Pack { name: b".", xattr: is_exported, holes: true, still: false, entry: &mut |_, _, _| Ok(true) };
     archive::pack(&mut tar, place, options)?;
     let buffered = tar.finish().map_err(PackError::Write)?;
     buffered.into_inner().map_err(|err| PackError::Write(err.into_error()))

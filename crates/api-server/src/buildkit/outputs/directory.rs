@@ -53,7 +53,7 @@ impl Sending {
         mut requests: mpsc::UnboundedReceiver<u32>,
     ) -> Result<(), OutputError> {
         if let Some(top) = self.top.clone() {
-            let mode = modes::GO_DIRECTORY | 0o755;
+            let mode = buildkit_api::modes::DIRECTORY | 0o755;
             let modified_nanos = self.time.unwrap_or_default().saturating_mul(1_000_000_000);
             if self.tell(Stat { path: top, mode, modified_nanos, ..Stat::default() }, b"").is_err() {
                 return Ok(());

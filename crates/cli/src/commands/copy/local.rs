@@ -117,7 +117,8 @@ pub(super) fn pack(
     let place = open(path, flags, Mode::empty()).map_err(|err| failed("lstat", path, &err.into()))?;
     let mut tar = TarWriter::new(BufWriter::with_capacity(PIECE_BYTES, Pieces { pieces, copied }));
     let is_carried = |xattr: &[u8]| xattr == b"security.capability" || xattr.starts_with(b"user.");
-    let options = Pack { name: top.as_bytes(), xattr: is_carried, holes: false, entry: &mut |_, _, _| Ok(true) };
+    let options =
+        Pack { name: top.as_bytes(), xattr: is_carried, holes: false, still: false, entry: &mut |_, _, _| Ok(true) };
     let packed = archive::pack(&mut tar, place, options);
     match packed.and_then(|()| tar.finish().map_err(PackError::Write)) {
         Ok(_) => Ok(()),

@@ -212,7 +212,7 @@ impl<'a> Copying<'a> {
             }
             Ok(true)
         };
-        let options = Pack { name, xattr: is_copied, holes: true, entry: &mut entry };
+        let options = Pack { name, xattr: is_copied, holes: true, still: true, entry: &mut entry };
         archive::pack(&mut tar, found.place, options)?;
         tar.finish().map(drop).map_err(PackError::Write)
     }

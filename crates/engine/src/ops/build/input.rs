@@ -18,10 +18,22 @@ use crate::Engine;
 pub enum Input {
     /// An archive of the context, which the Dockerfile is in.
     Archive(Archive),
+    /// A Dockerfile, and a directory of the client's that is sent in part; as with an archive lines are told.
+    Directory(Directory),
     /// A Dockerfile, and files when they are needed.
     Local(Local),
     /// The address of a repository, of an archive or of a Dockerfile.
     Remote(String),
+}
+
+/// A directory of a client's, and the Dockerfile of it.
+pub struct Directory {
+    /// The Dockerfile's name.
+    pub name: String,
+    /// What is in it.
+    pub text: Vec<u8>,
+    /// Who has the files, but for those that are left out.
+    pub files: SentFiles,
 }
 
 /// An archive on its way.
@@ -88,6 +100,12 @@ impl Input {
 impl fmt::Debug for Archive {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Archive")
+    }
+}
+
+impl fmt::Debug for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Directory").field("name", &self.name).finish_non_exhaustive()
     }
 }
 

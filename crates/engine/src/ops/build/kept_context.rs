@@ -235,6 +235,16 @@ impl ContextFiles {
         Some(KnownFile { mode, owner: facts.owner, sum: state.sums.get(path)?.clone() })
     }
 
+    /// The sum of a regular file by a path that no link is on.
+    pub(super) fn known_at(&self, path: &[u8]) -> Option<String> {
+        let state = lock(&self.state);
+        let path = std::str::from_utf8(path).ok().filter(|_| state.is_whole)?;
+        let is = |path: &str, kind| state.known.get(path).is_some_and(|facts| facts.kind == kind);
+        let mut above = path.match_indices('/').map(|(at, _)| &path[..at]);
+        let is_plain = is(path, 'f') && above.all(|above| is(above, 'd'));
+        is_plain.then(|| state.sums.get(path).cloned())?
+    }
+
     /// Keeps what is in a file, if it is a regular one that was told.
     pub(super) fn learn(&self, path: &[u8], sum: &str) {
         let mut state = lock(&self.state);

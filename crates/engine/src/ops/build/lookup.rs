@@ -97,6 +97,16 @@ impl Lookup {
         }
     }
 
+    /// Whether an image by that name may ask for files of the context (`ONBUILD`): each may that is not here yet.
+    pub(super) fn may_ask_for_files(&self, name: &str, platform: &str) -> bool {
+        if self.pull || self.is_named(name, platform) {
+            return true;
+        }
+        let here = image::resolve_all(&self.engine.images, name).ok();
+        let image = here.and_then(|images| platforms::choose(&images, name, Some(platform)).ok());
+        image.is_none_or(|image| image.config.config.on_build.as_ref().is_some_and(|triggers| !triggers.is_empty()))
+    }
+
     /// An image by name, whatever contexts there are.
     pub(super) async fn own_image(&self, name: &str, platform: &str) -> Result<Arc<ImageRecord>, BuildError> {
         let wanted = (name.to_owned(), platform.to_owned());

@@ -121,7 +121,7 @@ impl ImageFiles {
             self.clamp(&mut told);
             each(told).map(|()| true)
         };
-        let options = Pack { name: b"", xattr: is_exported, holes: false, entry: &mut tell };
+        let options = Pack { name: b"", xattr: is_exported, holes: false, still: false, entry: &mut tell };
         archive::pack(&mut TarWriter::new(io::sink()), self.top()?, options)?;
         Ok(())
     }
@@ -146,7 +146,11 @@ impl ImageFiles {
             Ok(true)
         };
         let name = top.as_bytes();
-        archive::pack(tar, self.top()?, Pack { name, xattr: is_exported, holes: false, entry: &mut entry })?;
+        archive::pack(
+            tar,
+            self.top()?,
+            Pack { name, xattr: is_exported, holes: false, still: false, entry: &mut entry },
+        )?;
         Ok(())
     }
 

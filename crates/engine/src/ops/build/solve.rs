@@ -30,7 +30,7 @@ use super::checks;
 use super::exports;
 use super::graph::{self, Needed};
 use super::imports::Imports;
-use super::input::{Archive, Input, Local, SentFiles};
+use super::input::{Archive, Directory, Input, Local, SentFiles};
 use super::lines::Lines;
 use super::lookup::Lookup;
 use super::named::{Named, NamedContext};
@@ -51,6 +51,7 @@ const STAGES_MAX: usize = 64;
 /// What is built from, where it need not be waited for any more, or comes while it is read.
 enum Ready {
     Archive(Archive),
+    Directory(Directory),
     Local(Local),
     Fetched(FetchedContext),
 }
@@ -68,32 +69,37 @@ pub(super) async fn build(
     let (task, told) = (engine.clone(), lines.clone());
     let input = match input {
         Input::Archive(archive) => Ready::Archive(archive),
+        Input::Directory(directory) => Ready::Directory(directory),
         Input::Local(local) => Ready::Local(local),
         Input::Remote(url) => Ready::Fetched(remote_context::fetch(&engine, &url, false, &client).await?),
     };
     // What a Dockerfile makes of its variables takes as long as its author likes, within bounds.
     let planned = bridge::blocking(move || {
-        let (mut context, files, ask) = match input {
+        let (mut context, files, local) = match input {
             Ready::Archive(archive) => (receive::receive(&task, archive.0, &options.dockerfile)?, None, None),
             Ready::Fetched(fetched) => (fetched.open(&options.dockerfile)?, None, None),
+            Ready::Directory(Directory { name, text, files }) => {
+                (receive::of_text(&task, &name, &text)?, Some(files), None)
+            }
             Ready::Local(local) => {
                 let (context, files) = local.context.open(&task, &local.name, &local.text)?;
                 let checking = checks::begin(&options, &local.text, &local.ignore, false)?;
-                (context, Some((checking, files)), Some(local.login))
+                (context, Some(files), Some((checking, local.login)))
             }
         };
+        // Who is told what checks find is BuildKit's client.
+        let (checking, ask) = local.unzip();
         named.replace(&mut context.dockerfile, &options.platform);
-        // Who is told what checks find is told of these.
-        let (plan, arguments) = plan(&context.dockerfile, &options, files.is_some())?;
-        if let Some((_, SentFiles { name: Some(name), .. })) = &files
+        let (plan, arguments) = plan(&context.dockerfile, &options, checking.is_some())?;
+        if let Some(SentFiles { name: Some(name), .. }) = &files
             && graph::needed(&plan) != Needed::Nothing
         {
             receive::begin_with_kept(&mut context, name)?;
         }
         let lookup = Lookup::new(&task, &options, ask, named, told);
-        Ok::<_, BuildError>((context, files, lookup, plan, arguments, options))
+        Ok::<_, BuildError>((context, (files, checking), lookup, plan, arguments, options))
     });
-    let (context, files, lookup, plan, arguments, options) = planned.await?;
+    let (context, (files, checking), lookup, plan, arguments, options) = planned.await?;
     if let Some((line, why)) = builder::early::refused(&plan, context.dockerfile.escape) {
         lines.at(line);
         lines.failed().await;
@@ -105,18 +111,10 @@ pub(super) async fn build(
     }
     let held = lookup.held();
     let imports = Imports::open(&engine, &options, &platform(&options.platform)?, &lookup, &lines).await;
-    // Who has the files sent is BuildKit's client.
-    let buildkit = files.is_some();
+    let buildkit = checking.is_some();
     let beginning = Beginning { engine, options, context, client, lookup, lines, plan, arguments, imports, buildkit };
     let common = Arc::new(Common::new(beginning));
-    let begun = match files {
-        Some((checking, files)) => prepare(&common, checking, files).await,
-        None => {
-            announce(&common).await;
-            Ok(())
-        }
-    };
-    begun?;
+    begin(&common, checking, files).await?;
     let image = stages(&common).await?;
     let image = finish(&common, image, names).await?;
     Ok(Built { image, held: Some(held) })
@@ -180,14 +178,36 @@ async fn announce_step(lines: &Lines, (at, steps): (usize, usize), original: &st
     lines.text("\n").await;
 }
 
-/// Looks up the images that stages begin with, tells what checks find, and has the files that are needed sent.
-async fn prepare(common: &Arc<Common>, checking: Checking, files: SentFiles) -> Result<(), BuildError> {
-    let mut needed = graph::needed(&common.plan);
-    // What an image asks for is not looked into.
-    if metadata(common).await? {
-        needed = Needed::All;
-    }
+/// Does what comes before the stages: as BuildKit does it where there is something to check, else as dockerd's own builder.
+async fn begin(common: &Arc<Common>, checking: Option<Checking>, files: Option<SentFiles>) -> Result<(), BuildError> {
+    let Some(checking) = checking else {
+        if let Some(files) = files {
+            let needed = needed(common);
+            have_sent(common, files, needed).await?;
+        }
+        announce(common).await;
+        return Ok(());
+    };
+    let has_triggers = metadata(common).await?;
     checks::in_build(checking, &common.lookup, &common.lines).await?;
+    let needed = if has_triggers { Needed::All } else { graph::needed(&common.plan) };
+    match files {
+        Some(files) => have_sent(common, files, needed).await,
+        None => Ok(()),
+    }
+}
+
+/// Which files are needed, as far as that is known before images come.
+fn needed(common: &Common) -> Needed {
+    let images = graph::images(&common.plan);
+    let may_ask =
+        |(name, platform): &(String, String)| common.lookup.may_ask_for_files(name, wanted_platform(common, platform));
+    // What an image asks for is not looked into.
+    if images.iter().any(may_ask) { Needed::All } else { graph::needed(&common.plan) }
+}
+
+/// Has the files that are needed sent.
+async fn have_sent(common: &Arc<Common>, files: SentFiles, needed: Needed) -> Result<(), BuildError> {
     let context = common.context.clone();
     let archive = (files.source)(needed, context.files.clone());
     // Its bytes come from a task that may itself wait for a thread.

@@ -70,7 +70,7 @@ fn transfer(found: Found, name: &[u8], to: &Path) -> Result<(), TransferError> {
 fn send(place: OwnedFd, name: &[u8], writer: io::PipeWriter) -> Result<(), PackError> {
     let mut tar = TarWriter::new(BufWriter::with_capacity(PIECE_BYTES, writer));
     let mut entry = |_: &archive::Seen<'_>, _: &mut archive::Entry, _: &mut Vec<archive::Entry>| Ok(true);
-    let options = Pack { name, xattr: is_kept, holes: true, entry: &mut entry };
+    let options = Pack { name, xattr: is_kept, holes: true, still: false, entry: &mut entry };
     archive::pack(&mut tar, place, options)?;
     tar.finish().map(drop).map_err(PackError::Write)
 }

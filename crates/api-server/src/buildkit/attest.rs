@@ -196,7 +196,7 @@ pub(super) fn provenance_text(build: &Build, outcome: &Outcome, place: usize, wa
         finished: build::shown_time(now_nanos()),
         definition: outcome.definition.clone(),
     };
-    provenance::predicate(&facts, wanted, base64_padded, build::shown_address)
+    provenance::predicate(&facts, wanted, base64_padded, build::shown_context)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use buildkit_api::messages::{
 use buildkit_api::server::Reply;
 use buildkit_api::status::{Code, Status};
 use engine::Engine;
+use engine::ops::build::shown_context;
 use engine::ops::build_history::{self, Entry, FILE_MAX, Head, History};
 use prost::Message;
 use tokio::sync::{broadcast, mpsc};
@@ -84,7 +85,7 @@ impl Recording {
         let record = (!build.is_internal).then(|| BuildHistoryRecord {
             reference: build.reference.clone(),
             frontend: frontend.to_owned(),
-            frontend_attributes: attributes.clone(),
+            frontend_attributes: shown_attributes(attributes),
             exporters: build.exporters.clone(),
             created_at: Some(Timestamp::of_nanos(build.begun_nanos)),
             ..BuildHistoryRecord::default()
@@ -122,6 +123,16 @@ impl Drop for Recording {
             runtime.spawn(async move { keep(&histories, &engine, record, blobs).await });
         }
     }
+}
+
+/// What a client asked for, as people may read it who ask for builds: addresses have no passwords.
+fn shown_attributes(attributes: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let key = attributes.get("contextkey").map_or("", String::as_str);
+    let shown = |(name, value): (&String, &String)| {
+        let is_place = name == "context" || name == key || name.starts_with("context:") || name == "vcs:source";
+        (name.clone(), if is_place { shown_context(value) } else { value.clone() })
+    };
+    attributes.iter().map(shown).collect()
 }
 
 /// A record that has ended, and the blobs that it names. Pure, but for the time.
@@ -339,4 +350,28 @@ fn stream(messages: Vec<Vec<u8>>) -> Reply {
         }
     });
     Reply::Stream(receiver)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_are_shown_without_passwords() {
+        let given = [
+            ("context", "http://me:secret@h/x.git"),
+            ("contextkey", "own"),
+            ("own", "https://me:secret@h/file"),
+            ("context:web", "https://me:secret@h/file"),
+            ("context:base", "docker-image://alpine@sha256:00"),
+            ("vcs:source", "https://token@h/x.git"),
+            ("build-arg:A", "http://me:mine@h"),
+        ];
+        let given = given.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let shown = shown_attributes(&given.into());
+        let text = format!("{shown:?}");
+        assert!(!text.contains("secret") && !text.contains("token"), "{text}");
+        assert_eq!(shown["context:base"], "docker-image://alpine@sha256:00");
+        assert_eq!(shown["build-arg:A"], "http://me:mine@h");
+    }
 }

@@ -90,10 +90,10 @@ pub use mounts::RunMountError;
 pub use named::{LayoutSource, NamedContext, NamedSource};
 pub use receive::ContextError;
 pub(crate) use receive::discard_left_over;
-pub use registry_client::{WebError, without_password as shown_address};
+pub use registry_client::WebError;
 pub use remote_context::{
     ALONE, FetchedContext, RemoteContextError, RemoteFiles, fetch as fetch_context, keep as keep_context,
-    shown_repository,
+    shown_context, shown_repository,
 };
 pub(crate) use run::{left_over, remove_left_over};
 pub use sources::SourceError;

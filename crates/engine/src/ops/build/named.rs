@@ -38,7 +38,7 @@ use super::input::SentFiles;
 use super::kept_context::ContextFiles;
 use super::lookup::Lookup;
 use super::receive::{self, ContextError, Place};
-use super::remote_context::{ALONE, RemoteContextError};
+use super::remote_context::{ALONE, RemoteContextError, shown_context};
 use super::work::{ImageTree, Work};
 use super::{BuildError, PartEvent, cache, remote, sources};
 use crate::Engine;
@@ -308,7 +308,7 @@ impl Lookup {
                     inside
                 }
                 None => {
-                    self.lines.begin(format!("[context {name}] {url}"), None).await;
+                    self.lines.begin(format!("[context {name}] {}", shown_context(&url)), None).await;
                     let address = WebAddress::parse(&url).map_err(RemoteContextError::from)?;
                     let failed = |source| RemoteContextError::Web { address: address.to_string(), source };
                     let fetched = self.engine.current.registries().fetch(&address).await;

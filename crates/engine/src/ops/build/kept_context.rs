@@ -202,7 +202,8 @@ impl ContextFiles {
         if let Err(err) = remove_gone(&self.directory, &state.known, &new) {
             debug!(%err, "what a client sent is not changed but sent again");
             empty(&self.directory)?;
-            *state = State::default();
+            // What `entries` says is not there any more, be it that nothing else is told.
+            *state = State { is_new: true, ..State::default() };
         }
         let comes = |entry: &Option<Entry>| {
             let Some(entry) = entry else { return false };

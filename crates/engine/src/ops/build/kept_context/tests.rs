@@ -93,6 +93,19 @@ fn only_what_changed_comes_and_what_is_gone_goes() {
 }
 
 #[test]
+fn files_that_had_to_go_are_not_remembered() {
+    let scene = Scene::new();
+    scene.whole("one", &[told("d", Kind::Directory, ""), file("d/a", "1")]);
+    // What is there cannot become what is told: a file that nobody told of stands in the way.
+    let build = scene.build("two");
+    fs::write(scene.join("two/d/other"), "").unwrap();
+    assert_eq!(comes(&build, &[]), "");
+    build.are_whole();
+    drop(build);
+    assert_eq!(scene.whole("three", &[file("d/a", "1")]), "d/a");
+}
+
+#[test]
 fn what_breaks_off_is_not_believed() {
     let scene = Scene::new();
     let first = [file("a", "1"), file("b", "2")];

@@ -31,6 +31,7 @@ use super::exports;
 use super::graph::{self, Needed};
 use super::imports::Imports;
 use super::input::{Archive, Input, Local, SentFiles};
+use super::kept_context;
 use super::lines::Lines;
 use super::lookup::Lookup;
 use super::named::{Named, NamedContext};
@@ -109,17 +110,24 @@ pub(super) async fn build(
     let buildkit = files.is_some();
     let beginning = Beginning { engine, options, context, client, lookup, lines, plan, arguments, imports, buildkit };
     let common = Arc::new(Common::new(beginning));
-    let begun = match files {
-        Some((checking, files)) => prepare(&common, checking, files).await,
-        None => {
-            announce(&common).await;
-            Ok(())
-        }
-    };
-    begun?;
-    let image = stages(&common).await?;
-    let image = finish(&common, image, names).await?;
-    Ok(Built { image, held: Some(held) })
+    let built = solve(&common, files, names).await;
+    // Contexts are given back with it, for which lists of all their files are written.
+    bridge::blocking(move || kept_context::drop_here(common)).await;
+    Ok(Built { image: built?, held: Some(held) })
+}
+
+/// Has come what is needed, solves the stages, and gives the image its names; answers its id.
+async fn solve(
+    common: &Arc<Common>,
+    files: Option<(Checking, SentFiles)>,
+    names: Vec<Reference>,
+) -> Result<String, BuildError> {
+    match files {
+        Some((checking, files)) => prepare(common, checking, files).await?,
+        None => announce(common).await,
+    }
+    let image = stages(common).await?;
+    finish(common, image, names).await
 }
 
 /// The stages that are built, and the arguments that they begin with.

@@ -102,7 +102,8 @@ pub(crate) use space::{Kept, Space, all as all_space, goes, remove as remove_spa
 pub use transfer::TransferError;
 pub use work::WorkError;
 
-/// How many lines may wait for a client.
+/// How many lines may wait for a client. Who reads none holds the build up, whatever the number; some spare it and the build
+/// a change of threads for each line.
 const LINES: usize = 16;
 
 /// What is built, and how.

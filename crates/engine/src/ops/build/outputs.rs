@@ -25,7 +25,7 @@ use crate::Engine;
 use crate::ops::archive::Finish;
 use crate::ops::export::is_exported;
 
-/// How much of an archive is handed on at once.
+/// How much of an archive is handed on at once. Nothing but speed depends on it: less makes more system calls, more only takes memory.
 const PIECE_BYTES: usize = 128 * 1024;
 
 /// Why an output is not there.
@@ -343,7 +343,7 @@ pub struct LaidOut {
     pub form: LayerForm,
     /// Whether layers get it that came in another one.
     pub force: bool,
-    /// How much is done for it.
+    /// How hard layers are compressed for it: 0 to 9 for gzip, 0 to 19 for zstd; nothing for what is usual.
     pub level: Option<i32>,
     /// Whether there is an index even of one image of which nothing is said.
     pub indexed: bool,

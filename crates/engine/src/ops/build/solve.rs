@@ -284,7 +284,7 @@ async fn first<T: 'static>(tasks: &mut JoinSet<Result<T, Failed>>) -> Option<Res
 /// Solves all stages; answers what the last one comes to.
 async fn stages(common: &Arc<Common>) -> Result<Option<Digest>, BuildError> {
     let count = common.plan.stages.len();
-    let turns = Arc::new(Turns::new(count, common.context.place.join("")));
+    let turns = Arc::new(Turns::new(count, common.context.place.path()));
     let solving = async {
         let mut tasks = JoinSet::new();
         for stage in 0..count {

@@ -16,7 +16,7 @@ use tracing::debug;
 
 use super::kept_context::{ContextFiles, KnownFile};
 
-/// How much of a file is read at once.
+/// How much of a file is read at once. Nothing but speed depends on it: less makes more system calls, more only takes memory.
 const PIECE_BYTES: usize = 256 * 1024;
 
 /// Levels of directories that are looked into.

@@ -53,11 +53,13 @@ use std::sync::Arc;
 
 use engine_api::host_config::HostConfig;
 use errdefs::ErrorKind;
+use oci::image::History;
 use oci::{Reference, ReferenceError};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::Engine;
+use crate::clock::{now_nanos, rfc3339};
 use crate::ops::attach::AttachError;
 use crate::ops::commit::CommitError;
 use crate::ops::create::CreateError;
@@ -511,6 +513,17 @@ pub fn platform_of(options: &BuildOptions) -> String {
     };
     let variant = if variant.is_empty() { variant } else { format!("/{variant}") };
     format!("{os}/{architecture}{variant}")
+}
+
+/// What history says of a step.
+fn history(author: &str, words: &[String]) -> History {
+    History {
+        created: Some(rfc3339(now_nanos())),
+        created_by: words.join(" "),
+        author: author.to_owned(),
+        comment: String::new(),
+        empty_layer: false,
+    }
 }
 
 /// A name with its registry, as BuildKit tells that an image gets it; what is none as it is.

@@ -22,10 +22,9 @@ use builder::cache::key;
 use dockerfile::{Dockerfile, Files, GitAddress};
 use engine_api::container::Config;
 use image::ImageRecord;
-use oci::image::{History, Platform};
+use oci::image::Platform;
 use oci::{Digest, Reference};
 use registry_client::WebAddress;
-use snapshot::Stubs;
 
 use super::asks::Client;
 use super::cache::Keyed;
@@ -39,10 +38,9 @@ use super::kept_context::ContextFiles;
 use super::lookup::Lookup;
 use super::receive::{self, ContextError, Place};
 use super::remote_context::{ALONE, RemoteContextError, shown_context};
-use super::work::{ImageTree, Work};
-use super::{BuildError, PartEvent, cache, remote, sources};
+use super::work::{ImageTree, NO_STUBS, Work};
+use super::{BuildError, PartEvent, cache, history, remote, sources};
 use crate::Engine;
-use crate::clock::{now_nanos, rfc3339};
 use crate::ops::{commit, images};
 use crate::sync::lock;
 
@@ -396,15 +394,8 @@ fn layer_of(
     }
     let work = Work::above(engine, None)?;
     Copying::new(&tree.tree, &work, &files, false, false)?.run(&found)?;
-    let history = History {
-        created: Some(rfc3339(now_nanos())),
-        created_by: words.concat(),
-        author: String::new(),
-        comment: String::new(),
-        empty_layer: false,
-    };
-    let none = Stubs { files: &[], links: &[], directories: &[] };
-    let image = commit::build_step(engine, Some((&work.key, none)), None, (&config, platform), history)?;
+    let history = history("", &words);
+    let image = commit::build_step(engine, Some((&work.key, NO_STUBS)), None, (&config, platform), history)?;
     // It is no step of a Dockerfile, with which others could be compared.
     let keyed = Keyed { key, words, is_told_whole: false, made_of: Ingredients::default() };
     cache::remember(engine, &image, keyed);

@@ -22,6 +22,7 @@ use tracing::debug;
 use super::tree::{hex, open};
 use super::work::{ImageTree, WorkError, tree_of};
 use crate::Engine;
+use crate::clock::now_seconds;
 use crate::ops::archive::Finish;
 use crate::ops::export::is_exported;
 
@@ -247,7 +248,7 @@ pub async fn pack_all(
             files.pack_into(&mut tar, &top)?;
             for file in files.said(&built.predicates, by_platform.then_some(&built.platform))? {
                 let path = if top.is_empty() { file.name } else { format!("{top}/{}", file.name) };
-                let secs = time.unwrap_or_else(now);
+                let secs = time.unwrap_or_else(now_seconds);
                 let entry = Entry {
                     path: path.into_bytes(),
                     kind: Kind::File,
@@ -267,12 +268,6 @@ pub async fn pack_all(
         finish(tar)
     })
     .await
-}
-
-/// Now, in seconds since 1970.
-fn now() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 fn finish(tar: TarWriter<impl Write>) -> Result<(), OutputError> {

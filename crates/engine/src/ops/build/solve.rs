@@ -164,7 +164,8 @@ pub(super) fn platform(wanted: &str) -> Result<Platform, BuildError> {
     Ok(Platform { os, architecture, variant, ..Platform::default() })
 }
 
-fn short(image: Option<&Digest>) -> &str {
+/// What is told of an image's id; nothing of none.
+pub(super) fn short(image: Option<&Digest>) -> &str {
     image.map(|image| &image.hex()[..SHORT]).unwrap_or_default()
 }
 
@@ -260,7 +261,7 @@ fn check_platform(planned: &PlannedStage) -> Result<(), BuildError> {
     checked.map_err(|source| BuildError::StagePlatform { platform: platform.clone(), source })
 }
 
-/// A stage's platform, or the build's.
+/// A stage's platform, or the build's, which is empty for this machine.
 fn wanted_platform<'a>(common: &'a Common, platform: &'a str) -> &'a str {
     if platform.is_empty() { &common.options.platform } else { platform }
 }
@@ -308,8 +309,18 @@ async fn stages(common: &Arc<Common>) -> Result<Option<Digest>, BuildError> {
     }
 }
 
-/// Gives the image its names.
-async fn finish(common: &Common, image: Option<Digest>, names: Vec<Reference>) -> Result<String, BuildError> {
+/// Gives an image its names, and tells them.
+pub(super) async fn tag(engine: &Engine, lines: &Lines, image: &str, names: Vec<Reference>) -> Result<(), BuildError> {
+    for name in names {
+        let (repository, tag) = (name.familiar_name(), name.tag().unwrap_or_default().to_owned());
+        images::tag(engine, image, &repository, &tag).await.map_err(BuildError::Tag)?;
+        lines.text(format!("Successfully tagged {}\n", name.familiar())).await;
+    }
+    Ok(())
+}
+
+/// Tells what the image is, leaves what steps came to, and gives the image its names.
+async fn finish(common: &Arc<Common>, image: Option<Digest>, names: Vec<Reference>) -> Result<String, BuildError> {
     let (engine, lines) = (&common.engine, &common.lines);
     let unused = common.unused_arguments();
     if !unused.is_empty() {
@@ -322,11 +333,7 @@ async fn finish(common: &Common, image: Option<Digest>, names: Vec<Reference>) -
     lines.used(used::of_plan(&common.plan, escape, network, materials)).await;
     exports::leave(engine, &common.options.cache_to, &common.done(), &common.lookup, lines).await?;
     lines.text(format!("Successfully built {}\n", short(Some(&image)))).await;
-    for name in names {
-        let (repository, tag) = (name.familiar_name(), name.tag().unwrap_or_default().to_owned());
-        images::tag(engine, image.as_str(), &repository, &tag).await.map_err(BuildError::Tag)?;
-        lines.text(format!("Successfully tagged {}\n", name.familiar())).await;
-    }
+    tag(engine, lines, image.as_str(), names).await?;
     image_budget::look_soon(engine, [image.clone()]);
     // Nobody waits for what is only tidied up.
     let engine = engine.clone();

@@ -8,16 +8,15 @@ use builder::mounts::{From, RunMount};
 use builder::{RunStep, Step};
 use dockerfile::RunNetwork;
 
-use super::stage::{Facts, StageSolver, history};
+use super::stage::{Committing, Facts, StageSolver};
 use crate::ops::build::caches::Lease;
 use crate::ops::build::client_files::Secret;
 use crate::ops::build::leaks::Leak;
 use crate::ops::build::mounts::{self, Made, Ready, Seen};
 use crate::ops::build::run::{self, Running, Whose};
 use crate::ops::build::work::tree_of;
-use crate::ops::build::{BuildError, BuildLine, cache, caches, client_files, leaks};
+use crate::ops::build::{BuildError, BuildLine, caches, client_files, leaks};
 use crate::ops::create::snapshot_key;
-use crate::ops::{commit, image_budget};
 
 impl StageSolver {
     pub(super) async fn run(&mut self, step: Step, run: RunStep) -> Result<(), BuildError> {
@@ -63,22 +62,9 @@ impl StageSolver {
             running.remove(&self.lines).await;
             return Err(BuildError::Leak { id: leak.id, path: leak.path });
         }
-        let (engine, config, parent) = (self.common.engine.clone(), self.stage.config.clone(), self.parent()?);
-        let _expected = image_budget::expect(&self.common.engine, self.image.as_ref());
-        let (container, history) = (snapshot_key(running.id()), history(&self.stage, &step.words));
-        let platform = self.platform.clone();
-        let key = step.key.clone();
-        let recorded = bridge::blocking(move || {
-            let image = made.with_all(|stubs| {
-                let work = Some((&container, stubs));
-                commit::build_step(&engine, work, parent.as_deref(), (&config, platform), history)
-            })?;
-            cache::remember(&engine, &image, step);
-            Ok::<_, BuildError>(image)
-        });
-        let image = recorded.await?;
-        common.lookup.hold(&image).await;
-        self.came_to(key, image);
+        let container = snapshot_key(running.id());
+        let commit = move |commit: Committing| Ok(made.with_all(|stubs| commit.image(Some((&container, stubs))))?);
+        self.record_of(step, commit).await?;
         match common.options.remove || force {
             true => running.remove(&self.lines).await,
             false => running.keep(),

@@ -91,11 +91,12 @@ pub(super) async fn build(
         {
             receive::begin_with_kept(&mut context, name)?;
         }
+        let refused = builder::early::refused(&plan, context.dockerfile.escape);
         let lookup = Lookup::new(&task, &options, ask, named, told);
-        Ok::<_, BuildError>((context, files, lookup, plan, arguments, options))
+        Ok::<_, BuildError>((context, files, lookup, (plan, refused), arguments, options))
     });
-    let (context, files, lookup, plan, arguments, options) = planned.await?;
-    if let Some((line, why)) = builder::early::refused(&plan, context.dockerfile.escape) {
+    let (context, files, lookup, (plan, refused), arguments, options) = planned.await?;
+    if let Some((line, why)) = refused {
         lines.at(line);
         lines.failed().await;
         return Err(why.into());
@@ -328,9 +329,13 @@ async fn finish(common: &Arc<Common>, image: Option<Digest>, names: Vec<Referenc
         lines.text(format!("[Warning] One or more build-args {told} were not consumed\n")).await;
     }
     let image = image.ok_or(BuildError::Nothing)?;
-    let network = &common.options.host.network_mode;
-    let (escape, materials) = (common.context.dockerfile.escape, common.lookup.materials());
-    lines.used(used::of_plan(&common.plan, escape, network, materials)).await;
+    let task = common.clone();
+    // As above: it looks at all instructions once more.
+    let used = bridge::blocking(move || {
+        let (network, materials) = (&task.options.host.network_mode, task.lookup.materials());
+        used::of_plan(&task.plan, task.context.dockerfile.escape, network, materials)
+    });
+    lines.used(used.await).await;
     exports::leave(engine, &common.options.cache_to, &common.done(), &common.lookup, lines).await?;
     lines.text(format!("Successfully built {}\n", short(Some(&image)))).await;
     tag(engine, lines, image.as_str(), names).await?;

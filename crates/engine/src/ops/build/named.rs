@@ -304,6 +304,8 @@ impl Lookup {
         let opened =
             bridge::blocking(move || ImageTree::of_files(receive::open(&root)?, kept).map_err(ContextError::Place));
         Ok(Arc::new(opened.await?))
+    }
+
     /// Has the files of a repository come.
     async fn come_repository(
         &self,
@@ -326,8 +328,6 @@ impl Lookup {
         Ok(())
     }
 
-    }
-
     /// An image of the files of a context.
     async fn image_of(&self, name: &str, tree: Arc<ImageTree>, platform: &str) -> Result<Arc<ImageRecord>, BuildError> {
         let (engine, platform) = (self.engine.clone(), super::solve::platform(platform)?);
@@ -337,6 +337,8 @@ impl Lookup {
         self.hold(&image.id).await;
         Ok(image)
     }
+}
+
 /// Has files of the client's come into `tree`; what is kept of them if the next build may begin with that.
 async fn come_files(
     SentFiles { name, source }: SentFiles,
@@ -355,8 +357,6 @@ async fn come_files(
     bridge::waiting(move || receive::unpack(&receive::open(&root)?, archive)).await?;
     kept.iter().for_each(|files| files.are_whole());
     Ok(kept)
-}
-
 }
 
 /// Makes a place for the files of a context. Commands may see them, as whichever user.

@@ -8,6 +8,7 @@ use builder::mounts::{From, RunMount};
 use builder::{RunStep, Step};
 use dockerfile::RunNetwork;
 
+use super::common::Common;
 use super::stage::{Committing, Facts, StageSolver};
 use crate::ops::build::caches::Lease;
 use crate::ops::build::client_files::Secret;
@@ -39,7 +40,7 @@ impl StageSolver {
             return Ok(());
         }
         let script = match &run.script {
-            Some(file) => Some(self.script(&file.text).await.map_err(BuildError::Script)?),
+            Some(file) => Some(script(&common, &file.text).await.map_err(BuildError::Script)?),
             None => None,
         };
         // Whoever waits for a cache holds up nobody, and whoever has one waits for no other.
@@ -140,18 +141,17 @@ impl StageSolver {
         let find = move || made.with_all(|stubs| leaks::find(&engine, &key, stubs, &secrets));
         Ok(bridge::blocking(find).await?)
     }
+}
 
-    /// Writes a command's own file.
-    async fn script(&self, text: &str) -> std::io::Result<PathBuf> {
-        let (path, text) =
-            (self.common.context.place.join(&format!("script-{}", self.common.number())), text.to_owned());
-        bridge::blocking(move || {
-            std::fs::write(&path, text)?;
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
-            Ok(path)
-        })
-        .await
-    }
+/// Writes a command's own file.
+async fn script(common: &Common, text: &str) -> std::io::Result<PathBuf> {
+    let (path, text) = (common.context.place.join(&format!("script-{}", common.number())), text.to_owned());
+    bridge::blocking(move || {
+        std::fs::write(&path, text)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+        Ok(path)
+    })
+    .await
 }
 
 /// What a command depends on.

@@ -17,6 +17,7 @@ use std::io;
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
 use prost::Message;
+use tracing::debug;
 
 use crate::channel::Outgoing;
 use crate::frame::Incoming;
@@ -312,8 +313,10 @@ impl Transfer {
         let packet: Packet = self.incoming.next().await?.ok_or(FilesError::Protocol)?;
         check(&packet)?;
         self.bytes += packet.encoded_len() as u64;
-        // A client that has ended the call already needs no word of that.
-        let _ = self.outgoing.end();
+        if let Err(err) = self.outgoing.end() {
+            // A client that has ended the call already needs no word of that.
+            debug!(message = err.message, "a client that has sent its files has gone");
+        }
         while self.incoming.next::<Packet>().await?.is_some() {}
         Ok(self.bytes)
     }

@@ -166,6 +166,17 @@ pub struct HostConfig {
     pub init: Option<bool>,
 }
 
+impl HostConfig {
+    /// That of commands that a build runs in a network: what they print is the build's, and no log has it.
+    pub fn of_build(network_mode: &str) -> HostConfig {
+        HostConfig {
+            log_config: LogConfig { kind: "none".to_owned(), ..LogConfig::default() },
+            network_mode: network_mode.to_owned(),
+            ..HostConfig::default()
+        }
+    }
+}
+
 /// Where the output of a container goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

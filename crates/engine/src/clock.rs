@@ -10,6 +10,11 @@ pub(crate) fn now_nanos() -> i64 {
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
+/// Seconds since 1970.
+pub(crate) fn now_seconds() -> i64 {
+    now_nanos().div_euclid(1_000_000_000)
+}
+
 /// A duration as Go prints it: `1h0m30s`, `1.5s`, `20ms`.
 pub(crate) fn go_duration(duration: std::time::Duration) -> String {
     let nanos = duration.as_nanos();

@@ -9,7 +9,7 @@ use builder::provenance::{self, Facts};
 use buildkit_api::status::{Status, base64_padded};
 use engine::ops::build::outputs::Built;
 use engine::ops::build::{self, BuildOptions, Input, Local, LocalFiles, NamedContext, NamedSource, SentFiles, sbom};
-use engine_api::host_config::{HostConfig, LogConfig};
+use engine_api::host_config::HostConfig;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -103,11 +103,7 @@ impl BuildService {
             platform: platform.to_owned(),
             remove: true,
             force_remove: true,
-            host: HostConfig {
-                log_config: LogConfig { kind: "none".to_owned(), ..LogConfig::default() },
-                network_mode: "default".to_owned(),
-                ..HostConfig::default()
-            },
+            host: HostConfig::of_build("default"),
             ..BuildOptions::default()
         };
         let local = Local {
@@ -196,7 +192,7 @@ pub(super) fn provenance_text(build: &Build, outcome: &Outcome, place: usize, wa
         finished: build::shown_time(now_nanos()),
         definition: outcome.definition.clone(),
     };
-    provenance::predicate(&facts, wanted, base64_padded, build::shown_address)
+    provenance::predicate(&facts, wanted, base64_padded, build::shown_context)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use buildkit_api::status::Status;
 use dockerfile_checks::{CheckOptions, Question};
 use engine::ops::build::{BuildOptions, shown_repository};
-use engine_api::host_config::{HostConfig, LogConfig, Ulimit};
+use engine_api::host_config::{HostConfig, Ulimit};
 
 use super::failure::{not_yet, said};
 use super::layout::BlobDigest;
@@ -226,8 +226,6 @@ fn host<'a>(text: &impl Fn(&str) -> &'a str, host_network: bool) -> Result<HostC
     });
     let ulimits = fields(text("ulimit")).map(ulimit);
     Ok(HostConfig {
-        log_config: LogConfig { kind: "none".to_owned(), ..LogConfig::default() },
-        network_mode: network_mode.to_owned(),
         extra_hosts: Some(hosts.collect::<Result<Vec<_>, _>>()?).filter(|hosts| !hosts.is_empty()),
         shm_size: number("shm-size")?,
         cpu_shares: number("cpushares")?,
@@ -239,7 +237,7 @@ fn host<'a>(text: &impl Fn(&str) -> &'a str, host_network: bool) -> Result<HostC
         memory_swap: number("memswap")?,
         cgroup_parent: text("cgroup-parent").to_owned(),
         ulimits: Some(ulimits.collect::<Result<Vec<_>, _>>()?).filter(|ulimits| !ulimits.is_empty()),
-        ..HostConfig::default()
+        ..HostConfig::of_build(network_mode)
     })
 }
 

@@ -14,6 +14,7 @@ use buildkit_api::messages::{
 use buildkit_api::server::Reply;
 use buildkit_api::status::{Code, Status};
 use engine::Engine;
+use engine::ops::build::shown_context;
 use engine::ops::build_history::{self, Entry, FILE_MAX, Head, History};
 use prost::Message;
 use tokio::sync::{broadcast, mpsc};
@@ -84,7 +85,7 @@ impl Recording {
         let record = (!build.is_internal).then(|| BuildHistoryRecord {
             reference: build.reference.clone(),
             frontend: frontend.to_owned(),
-            frontend_attributes: attributes.clone(),
+            frontend_attributes: shown_attributes(attributes),
             exporters: build.exporters.clone(),
             created_at: Some(Timestamp::of_nanos(build.begun_nanos)),
             ..BuildHistoryRecord::default()
@@ -122,6 +123,16 @@ impl Drop for Recording {
             runtime.spawn(async move { keep(&histories, &engine, record, blobs).await });
         }
     }
+}
+
+/// What a client asked for, as people may read it who ask for builds: addresses have no passwords.
+fn shown_attributes(attributes: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let key = attributes.get("contextkey").map_or("", String::as_str);
+    let shown = |(name, value): (&String, &String)| {
+        let is_place = name == "context" || name == key || name.starts_with("context:") || name == "vcs:source";
+        (name.clone(), if is_place { shown_context(value) } else { value.clone() })
+    };
+    attributes.iter().map(shown).collect()
 }
 
 /// A record that has ended, and the blobs that it names. Pure, but for the time.
@@ -209,15 +220,13 @@ pub(super) async fn listen(
     let mut events = histories.events.subscribe();
     let is_wanted =
         move |record: &BuildHistoryRecord| request.reference.is_empty() || record.reference == request.reference;
-    let active = histories.active().into_iter().filter(&is_wanted);
-    let mut told: Vec<_> = active.map(|record| event(BuildHistoryKind::Started, record)).collect();
+    let mut kept = Vec::new();
     if !request.active_only {
-        let kept = build_history::list(engine).await;
-        let kept = kept.iter().filter_map(|entry| BuildHistoryRecord::decode(&entry.record[..]).ok());
-        let kept = kept.filter(&is_wanted).filter(|record| filters.pass(record));
-        let most = if limit == 0 { usize::MAX } else { limit };
-        told.extend(kept.take(most).map(|record| event(BuildHistoryKind::Complete, record)));
+        let entries = build_history::list(engine).await;
+        kept.extend(entries.iter().filter_map(|entry| BuildHistoryRecord::decode(&entry.record[..]).ok()));
     }
+    let active = histories.active().into_iter().filter(&is_wanted);
+    let told = told_first(active, kept.into_iter().filter(&is_wanted), &filters, limit);
     let (sender, receiver) = mpsc::channel(EVENTS);
     tokio::spawn(async move {
         for event in told {
@@ -238,13 +247,30 @@ pub(super) async fn listen(
                 Err(broadcast::error::RecvError::Lagged(_)) => continue,
                 Err(broadcast::error::RecvError::Closed) => return,
             };
-            let is_wanted = event.record.as_ref().is_some_and(&is_wanted);
+            // Of one that is gone only the name is left.
+            let passes =
+                |record: &BuildHistoryRecord| event.kind == BuildHistoryKind::Deleted as i32 || filters.pass(record);
+            let is_wanted = event.record.as_ref().is_some_and(|record| is_wanted(record) && passes(record));
             if is_wanted && sender.send(Ok(event.encode_to_vec())).await.is_err() {
                 return;
             }
         }
     });
     Ok(Reply::Stream(receiver))
+}
+
+/// What is told of builds that go on and of those that have ended, the newest first: no more than `limit`, which 0 is not. Pure.
+fn told_first(
+    active: impl Iterator<Item = BuildHistoryRecord>,
+    kept: impl Iterator<Item = BuildHistoryRecord>,
+    filters: &Filters,
+    limit: usize,
+) -> Vec<BuildHistoryEvent> {
+    let active = active.map(|record| (BuildHistoryKind::Started, record));
+    let kept = kept.map(|record| (BuildHistoryKind::Complete, record));
+    let passing = active.chain(kept).filter(|(_, record)| filters.pass(record));
+    let most = if limit == 0 { usize::MAX } else { limit };
+    passing.take(most).map(|(kind, record)| event(kind, record)).collect()
 }
 
 /// Forgets a build, or has it stay.
@@ -339,4 +365,57 @@ fn stream(messages: Vec<Vec<u8>>) -> Reply {
         }
     });
     Reply::Stream(receiver)
+}
+
+#[cfg(test)]
+mod tests {
+    use buildkit_api::messages::RpcStatus;
+
+    use super::*;
+
+    #[test]
+    fn builds_that_go_on_are_filtered_and_counted_too() {
+        let record = |name: &str| BuildHistoryRecord { reference: name.to_owned(), ..BuildHistoryRecord::default() };
+        let ended = |name: &str, error: Option<&str>| BuildHistoryRecord {
+            completed_at: Some(Timestamp { seconds: 1, nanos: 0 }),
+            error: error.map(|message| RpcStatus { message: message.to_owned(), ..RpcStatus::default() }),
+            ..record(name)
+        };
+        let told = |filters: &[&str], limit| {
+            let given: Vec<String> = filters.iter().map(|filter| (*filter).to_owned()).collect();
+            let filters = Filters::parse(&given, 0).unwrap();
+            let kept = [ended("failed", Some("x")), ended("good", None)];
+            let told = told_first([record("active")].into_iter(), kept.into_iter(), &filters, limit);
+            told.into_iter().map(|event| event.record.unwrap().reference).collect::<Vec<_>>().join(" ")
+        };
+        for (filters, limit, wanted) in [
+            (&[][..], 0, "active failed good"),
+            (&[], 2, "active failed"),
+            (&["status==error"], 0, "failed"),
+            (&["status==running"], 0, "active"),
+            (&["status!=error"], 1, "active"),
+            (&["status==running", "status==completed"], 0, "active good"),
+        ] {
+            assert_eq!(told(filters, limit), wanted, "{filters:?} {limit}");
+        }
+    }
+
+    #[test]
+    fn attributes_are_shown_without_passwords() {
+        let given = [
+            ("context", "http://me:secret@h/x.git"),
+            ("contextkey", "own"),
+            ("own", "https://me:secret@h/file"),
+            ("context:web", "https://me:secret@h/file"),
+            ("context:base", "docker-image://alpine@sha256:00"),
+            ("vcs:source", "https://token@h/x.git"),
+            ("build-arg:A", "http://me:mine@h"),
+        ];
+        let given = given.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let shown = shown_attributes(&given.into());
+        let text = format!("{shown:?}");
+        assert!(!text.contains("secret") && !text.contains("token"), "{text}");
+        assert_eq!(shown["context:base"], "docker-image://alpine@sha256:00");
+        assert_eq!(shown["build-arg:A"], "http://me:mine@h");
+    }
 }

@@ -309,7 +309,7 @@ impl Exporting<'_> {
             let sending = outputs::send_directory(session, index, receiver, asked, &bytes);
             let (read, sent) = tokio::join!(reading, sending);
             self.build.progress.has_ended(status, bytes.into_inner()).await;
-            both(read.map_err(|err| errdefs::chain(&err)), sent)?;
+            both(read, sent)?;
         }
         Ok(())
     }
@@ -429,7 +429,7 @@ impl Exporting<'_> {
         let sending = outputs::send_stream(session, index, receiver, whole, &bytes);
         let (written, sent) = tokio::join!(writing, sending);
         self.build.progress.has_ended(status, bytes.load(Ordering::Relaxed)).await;
-        both(written.map_err(|err| errdefs::chain(&err)), sent)
+        both(written, sent)
     }
 }
 
@@ -445,11 +445,11 @@ fn of_manifest(made: &ManifestOf) -> BTreeMap<String, String> {
 }
 
 /// What became of something that was read and sent: who reads fails, too, where the client takes no more.
-fn both<T>(read: Result<T, String>, sent: Result<(), outputs::OutputError>) -> Result<T, Status> {
+fn both<T>(read: Result<T, OutputError>, sent: Result<(), outputs::OutputError>) -> Result<T, Status> {
     match (read, sent) {
-        (Err(sentence), Err(outputs::OutputError::Source)) => Err(said(sentence)),
+        (Err(err), Err(outputs::OutputError::Source)) => Err(said(errdefs::chain(&err))),
         (_, Err(err)) => Err(err.status()),
-        (read, Ok(())) => read.map_err(said),
+        (read, Ok(())) => read.map_err(|err| said(errdefs::chain(&err))),
     }
 }
 

@@ -14,10 +14,9 @@ use buildkit_api::session::Session;
 use buildkit_api::status::{Code, Status};
 use dockerfile_checks::{Answer, Question};
 use engine::Engine;
-use engine::filters::Filters;
 use engine::ops::build::outputs::Built;
 use engine::ops::build::{self, BuildOptions, Input, Local, Used};
-use engine::ops::build_cache;
+use engine::ops::build_cache::{self, Wanted};
 use engine_api::disk_usage::CacheRecord;
 use tokio::sync::{mpsc, oneshot};
 
@@ -30,6 +29,7 @@ use super::history::{self, Recording};
 use super::inputs::Loaded;
 use super::local;
 use super::outputs::{self, Exporting, Output};
+use super::progress::now_nanos;
 use super::questions;
 use super::tunnel;
 
@@ -388,25 +388,21 @@ impl BuildService {
     }
 
     async fn prune(&self, request: PruneRequest) -> Result<Reply, Status> {
-        let kinds = kinds(&request.filter)?;
-        let mut filters = Filters::default();
-        if request.keep_nanos > 0 {
-            let age = format!("{}s", request.keep_nanos / 1_000_000_000);
-            filters.0.insert("unused-for".to_owned(), [age].into());
-        }
-        let all = if kinds.is_empty() { Vec::new() } else { build_cache::list(&self.engine).await };
-        filters.0.insert("type".to_owned(), kinds.into_iter().map(str::to_owned).collect());
-        if all.is_empty() {
-            return Ok(Reply::Stream(mpsc::channel(1).1));
-        }
+        let before = match request.keep_nanos {
+            age if age > 0 => now_nanos().saturating_sub(age),
+            _ => i64::MAX,
+        };
+        let wanted = Wanted::parse_clauses(&request.filter, before);
+        let wanted =
+            wanted.ok_or_else(|| not_yet(&format!("one of the filters {:?} of what is pruned", request.filter)))?;
+        let all = build_cache::list(&self.engine).await;
         let bytes = |bytes: i64| u64::try_from(bytes).unwrap_or_default();
         let limits = build::Limits {
             reserved: bytes(request.reserved_space),
             max_used: bytes(request.max_used_space),
             min_free: bytes(request.min_free_space),
         };
-        let pruned = build_cache::prune(&self.engine, &filters, limits).await;
-        let pruned = pruned.map_err(|err| said(errdefs::chain(&err)))?;
+        let pruned = build_cache::prune(&self.engine, wanted, limits).await;
         let (sender, receiver) = mpsc::channel(16);
         tokio::spawn(async move {
             let gone: BTreeSet<String> = pruned.caches_deleted.into_iter().flatten().collect();
@@ -419,28 +415,6 @@ impl BuildService {
         });
         Ok(Reply::Stream(receiver))
     }
-}
-
-/// The kinds of what we remember that pass any of these filters, each of clauses that all hold; without one all do.
-fn kinds(filters: &[String]) -> Result<Vec<&'static str>, Status> {
-    let passes = |kind: &str, filter: &str| {
-        filter.split(',').filter(|clause| !clause.is_empty()).try_fold(true, |passes, clause| {
-            let clause_passes = match (clause.strip_prefix("type!="), clause.strip_prefix("type==")) {
-                (Some(other), _) => kind != other,
-                (_, Some(own)) => kind == own,
-                _ => return Err(not_yet(&format!("the filter {filter:?} of what is pruned"))),
-            };
-            Ok(passes && clause_passes)
-        })
-    };
-    let mut kinds = Vec::new();
-    for kind in [build_cache::STEP, build_cache::CACHE_MOUNT, build_cache::CONTEXT] {
-        let passing = filters.iter().map(|filter| passes(kind, filter)).collect::<Result<Vec<_>, _>>()?;
-        if passing.is_empty() || passing.contains(&true) {
-            kinds.push(kind);
-        }
-    }
-    Ok(kinds)
 }
 
 fn usage_of(record: CacheRecord) -> UsageRecord {

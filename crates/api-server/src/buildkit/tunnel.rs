@@ -11,6 +11,7 @@ use buildkit_api::status::{Code, Status};
 use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
+use tracing::debug;
 
 use super::BuildKit;
 
@@ -36,9 +37,11 @@ pub(super) async fn serve(kit: Arc<BuildKit>, call: Streaming) {
             }
         }
     };
-    if let Err(status) = ended {
+    if let Err(status) = ended
+        && let Err(err) = outgoing.send(Err(status)).await
+    {
         // A client that has gone needs no answer.
-        let _ = outgoing.send(Err(status)).await;
+        debug!(%err, "a session has failed, and nobody hears why");
     }
 }
 

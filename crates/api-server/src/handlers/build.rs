@@ -11,7 +11,7 @@ use engine::ops::build::{
 };
 use engine_api::auth::AuthConfig;
 use engine_api::exec::ExecCreate;
-use engine_api::host_config::{HostConfig, LogConfig, Ulimit};
+use engine_api::host_config::{HostConfig, Ulimit};
 use engine_api::json::DecodeError;
 use errdefs::ErrorKind;
 use http::StatusCode;
@@ -257,8 +257,6 @@ fn host(query: &Query) -> Result<HostConfig, Failure> {
     }
     let network = query.text("networkmode");
     Ok(HostConfig {
-        log_config: LogConfig { kind: "none".to_owned(), ..LogConfig::default() },
-        network_mode: if network.is_empty() { "default".to_owned() } else { network.to_owned() },
         extra_hosts: Some(query.all("extrahosts")).filter(|hosts| !hosts.is_empty()),
         shm_size,
         cpu_shares: number("cpushares"),
@@ -270,7 +268,7 @@ fn host(query: &Query) -> Result<HostConfig, Failure> {
         memory_swap: number("memswap"),
         cgroup_parent: query.text("cgroupparent").to_owned(),
         ulimits: Some(ulimits).filter(|ulimits| !ulimits.is_empty()),
-        ..HostConfig::default()
+        ..HostConfig::of_build(if network.is_empty() { "default" } else { network })
     })
 }
 

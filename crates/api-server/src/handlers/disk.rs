@@ -50,5 +50,6 @@ pub(crate) async fn prune_caches(call: Call) -> Result<Answer, Failure> {
     let [keep, reserved, max_used, min_free] = sizes;
     // The first is the old name of the second.
     let limits = Limits { reserved: if reserved > 0 { reserved } else { keep }, max_used, min_free };
-    Ok(response::json(StatusCode::OK, &build_cache::prune(&call.engine, &filters, limits).await?))
+    let wanted = build_cache::wanted(&filters)?;
+    Ok(response::json(StatusCode::OK, &build_cache::prune(&call.engine, wanted, limits).await))
 }

@@ -53,11 +53,13 @@ use std::sync::Arc;
 
 use engine_api::host_config::HostConfig;
 use errdefs::ErrorKind;
+use oci::image::History;
 use oci::{Reference, ReferenceError};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::Engine;
+use crate::clock::{now_nanos, rfc3339};
 use crate::ops::attach::AttachError;
 use crate::ops::commit::CommitError;
 use crate::ops::create::CreateError;
@@ -90,10 +92,10 @@ pub use mounts::RunMountError;
 pub use named::{LayoutSource, NamedContext, NamedSource};
 pub use receive::ContextError;
 pub(crate) use receive::discard_left_over;
-pub use registry_client::{WebError, without_password as shown_address};
+pub use registry_client::WebError;
 pub use remote_context::{
     ALONE, FetchedContext, RemoteContextError, RemoteFiles, fetch as fetch_context, keep as keep_context,
-    shown_repository,
+    shown_context, shown_repository,
 };
 pub(crate) use run::{left_over, remove_left_over};
 pub use sources::SourceError;
@@ -102,7 +104,8 @@ pub(crate) use space::{Kept, Space, all as all_space, goes, remove as remove_spa
 pub use transfer::TransferError;
 pub use work::WorkError;
 
-/// How many lines may wait for a client.
+/// How many lines may wait for a client. Who reads none holds the build up, whatever the number; some spare it and the build
+/// a change of threads for each line.
 const LINES: usize = 16;
 
 /// What is built, and how.
@@ -510,6 +513,17 @@ pub fn platform_of(options: &BuildOptions) -> String {
     };
     let variant = if variant.is_empty() { variant } else { format!("/{variant}") };
     format!("{os}/{architecture}{variant}")
+}
+
+/// What history says of a step.
+fn history(author: &str, words: &[String]) -> History {
+    History {
+        created: Some(rfc3339(now_nanos())),
+        created_by: words.join(" "),
+        author: author.to_owned(),
+        comment: String::new(),
+        empty_layer: false,
+    }
 }
 
 /// A name with its registry, as BuildKit tells that an image gets it; what is none as it is.

@@ -144,6 +144,22 @@ fn privileged_a_branch_that_has_not_moved_is_known() {
 }
 
 #[test]
+fn privileged_a_kept_repository_says_where_it_came_from() {
+    on_ours(|at| {
+        let (repositories, image) = (Repositories::new(), at.image("gitfork"));
+        std::os::unix::fs::symlink("x.git", repositories.served().join("fork.git")).unwrap();
+        for name in ["x", "fork"] {
+            let url = repositories.url(name);
+            let output = build(at, &image, &format!("ADD --keep-git-dir=true {url}#main /x"));
+            assert_eq!(output.code, 0, "{output:?}");
+            let configuration = at.run(&format!("{image} cat /x/.git/config"));
+            assert!(configuration.contains(&format!("url = {url}\n")), "{url}: {configuration}");
+        }
+        at.ok(&format!("rmi {image}"));
+    });
+}
+
+#[test]
 fn privileged_submodules_come_from_servers_alone() {
     on_ours(|at| {
         let (repositories, image) = (Repositories::new(), at.image("gitsub"));

@@ -304,6 +304,32 @@ fn privileged_buildx_takes_named_contexts_of_the_web() {
 }
 
 #[test]
+fn privileged_passwords_of_contexts_are_neither_told_nor_kept() {
+    on_ours(|plugged| {
+        let (repositories, image) = (Repositories::new(), plugged.at.image("hiddenpassword"));
+        let server = Server::start(|_: &Request| Answer::new(200, "web\n"));
+        let text = "FROM busybox\nCOPY --from=web context /x\nCOPY --from=git deep /deep\n";
+        repositories.commit("x", &[("Dockerfile", text)]);
+        repositories.serve("x");
+        let url = repositories.url("x").replace("http://", "http://me:hushhush@");
+        let web = format!("http://me:hushhush@{}/file", server.host());
+        let flags = format!("--build-context web={web} --build-context git={url}#v1:sub");
+        let told = build(plugged, &image, &flags, &format!("{url}#main"), b"");
+        assert!(told.contains(&format!("[context web] http://xxxxx:xxxxx@{}/file", server.host())), "{told}");
+        assert!(!told.contains("hushhush"), "{told}");
+        let history = plugged.at.daemon.scratch().data_root().join("build-history");
+        for directory in ["records", "blobs"] {
+            for file in std::fs::read_dir(history.join(directory)).unwrap() {
+                let text = std::fs::read(file.unwrap().path()).unwrap();
+                let text = String::from_utf8_lossy(&text);
+                assert!(!text.contains("hushhush"), "{directory}: {text}");
+            }
+        }
+        plugged.at.ok(&format!("rmi {image}"));
+    });
+}
+
+#[test]
 fn privileged_bake_builds_targets_of_its_files() {
     plugged(|plugged| {
         let image = |name: &str| plugged.at.image(name);

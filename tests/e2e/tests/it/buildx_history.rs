@@ -114,6 +114,9 @@ fn privileged_a_build_that_goes_on_is_told_and_one_that_was_given_up_too() {
         let client = Piped::spawn(&mut command).unwrap();
         let is_running = || (statuses(plugged, "") == ["Running"]).then_some(());
         until("the build goes on", DEADLINE, is_running).unwrap();
+        for (status, wanted) in [("running", &["Running"][..]), ("error", &[]), ("completed", &[])] {
+            assert_eq!(statuses(plugged, &format!("--filter status={status}")), wanted, "{status}");
+        }
         client.signal(Signal::INT).unwrap();
         client.wait().unwrap();
         let has_ended = || (statuses(plugged, "--filter status=canceled") == ["Error"]).then_some(());

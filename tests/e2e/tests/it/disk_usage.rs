@@ -227,6 +227,41 @@ fn privileged_system_prune_asks_and_names_everything() {
 }
 
 #[test]
+fn privileged_a_prune_of_builds_takes_what_its_filters_say() {
+    if testkit::skip::without_root() {
+        return;
+    }
+    let daemon = testkit::Daemon::with_busybox().unwrap();
+    if daemon.is_foreign() {
+        return testkit::skip::report("others may build there");
+    }
+    let at = At { daemon: &daemon, cli: Cli::Longshore };
+    let directory = crate::build::context(&[("Dockerfile", "FROM busybox\nRUN echo one\nRUN echo two\n")]);
+    let mut command = daemon.command(at.cli).unwrap();
+    command.env("DOCKER_BUILDKIT", "0").args(["build", "-t", "pruned"]).arg(directory.path());
+    assert_eq!(run(&mut command, b"").unwrap().code, 0);
+    let described = || -> Vec<String> {
+        let told = usage(&at, "?type=build-cache");
+        let all = told["BuildCache"].as_array().unwrap();
+        all.iter().map(|record| record["Description"].as_str().unwrap().to_owned()).collect()
+    };
+    let before = described();
+    assert_eq!(before.len(), 2, "{before:?}");
+    let prune = |filters: &str| {
+        let filters: String = filters.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let answer = daemon.post(&format!("/v1.51/build/prune?filters={filters}"), "").unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.message());
+        answer.json().unwrap()["CachesDeleted"].as_array().map_or(0, Vec::len)
+    };
+    for filters in [r#"{"shared":["true"]}"#, r#"{"inuse":["true"]}"#, r#"{"private":["true"]}"#, r#"{"shared":[]}"#] {
+        assert_eq!((prune(filters), described()), (0, before.clone()), "{filters}");
+    }
+    assert_eq!(prune(&format!(r#"{{"description":[{:?}]}}"#, before[0])), 1);
+    assert_eq!(described(), before[1..]);
+    assert_eq!(prune(r#"{"private":[]}"#), 1);
+}
+
+#[test]
 fn privileged_requests_are_refused_in_dockers_words() {
     on_both(|at| {
         for (method, path, status, message) in [
@@ -243,6 +278,12 @@ fn privileged_requests_are_refused_in_dockers_words() {
                 "/v1.51/build/prune?filters={%22zz%22:[%22x%22]}",
                 400,
                 "failed to prune build cache: invalid filter 'zz'",
+            ),
+            (
+                "POST",
+                "/v1.51/build/prune?filters={%22id%22:[%22x%22,%22y%22]}",
+                400,
+                "failed to prune build cache: filters expect only one value",
             ),
             (
                 "POST",

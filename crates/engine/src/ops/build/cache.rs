@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use builder::cache::Key;
 use oci::Digest;
@@ -28,6 +29,14 @@ struct Entry {
 
 /// How many forgotten steps are remembered as such, at most; when there are more, only half of them.
 const FORGOTTEN_MAX: usize = 4096;
+
+/// How many steps are remembered, and what their files may take together, in bytes: far more than machines build that are
+/// swept now and then. Each costs `--explain`, `system df` and `buildx du` a file that they read.
+const REMEMBERED_MAX: usize = 16_384;
+const BYTES_MAX: u64 = 128 << 20;
+
+/// Of how many addresses of the web it is remembered what their servers said.
+const WEB_MAX: usize = 4096;
 
 /// A step on its way.
 #[derive(Clone, Debug)]
@@ -134,6 +143,58 @@ pub(crate) fn remembered(engine: &Engine) -> Vec<Remembered> {
     all
 }
 
+/// A file that something is remembered in.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Remains {
+    written: SystemTime,
+    name: String,
+    bytes: u64,
+}
+
+/// Forgets what was remembered first where it is more than it may be. Blocks: looks at all files, and opens none.
+pub(super) fn bound(engine: &Engine) {
+    let steps = directory(engine);
+    for (place, count_max) in [(steps.join(WEB), WEB_MAX), (steps, REMEMBERED_MAX)] {
+        for gone in going(remains(&place), count_max, BYTES_MAX) {
+            if let Err(err) = stdx::fs::remove_if_exists(&place.join(gone)) {
+                debug!(%err, "what was remembered for long is not forgotten");
+            }
+        }
+    }
+}
+
+/// The files in a directory, without those that are written just now.
+fn remains(place: &Path) -> Vec<Remains> {
+    // Without a directory there are none.
+    let files = std::fs::read_dir(place).into_iter().flatten().flatten();
+    let one = |file: std::fs::DirEntry| {
+        let (name, known) = (file.file_name().into_string().ok()?, file.metadata().ok()?);
+        let is_key = known.is_file() && !name.contains('.');
+        Some(Remains { written: known.modified().ok()?, name, bytes: known.len() }).filter(|_| is_key)
+    };
+    files.filter_map(one).collect()
+}
+
+/// What goes of some files, the oldest first, until three quarters are left of what there may be: else one would go with every
+/// step. Pure.
+fn going(mut all: Vec<Remains>, count_max: usize, bytes_max: u64) -> Vec<String> {
+    let (mut count, mut bytes) = (all.len(), all.iter().map(|file| file.bytes).sum::<u64>());
+    if count <= count_max && bytes <= bytes_max {
+        return Vec::new();
+    }
+    all.sort_unstable();
+    let mut gone = Vec::new();
+    for file in all {
+        if count <= count_max / 4 * 3 && bytes <= bytes_max / 4 * 3 {
+            break;
+        }
+        count -= 1;
+        bytes -= file.bytes;
+        gone.push(file.name);
+    }
+    gone
+}
+
 /// Forgets what servers of the web said. Blocks shortly.
 pub(crate) fn forget_web(engine: &Engine) -> io::Result<()> {
     match std::fs::remove_dir_all(directory(engine).join(WEB)) {
@@ -167,6 +228,34 @@ fn note_forgotten(path: &Path, key: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let all = |bytes: &[u64]| -> Vec<Remains> {
+            // As a directory has them: in no order.
+            let one = |(number, bytes): (usize, &u64)| {
+                let written = std::time::UNIX_EPOCH + std::time::Duration::from_secs(number as u64);
+                Remains { written, name: format!("{}", 9 - number), bytes: *bytes }
+            };
+            bytes.iter().enumerate().rev().map(one).collect()
+        };
+        for (bytes, count_max, bytes_max, wanted) in [
+            (&[][..], 4, 100, ""),
+            (&[25, 25, 25, 25], 4, 100, ""),
+            (&[1, 1, 1, 1, 1], 4, 100, "9 8"),
+            (&[1, 70, 20, 20], 4, 100, "9 8"),
+            (&[90, 1, 1, 9], 4, 100, "9"),
+            (&[1, 1, 101], 4, 100, "9 8 7"),
+        ] {
+            assert_eq!(going(all(bytes), count_max, bytes_max).join(" "), wanted, "{bytes:?}");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("0123"), "one").unwrap();
+        std::fs::write(directory.path().join(".0124.new"), "being written").unwrap();
+        std::fs::create_dir(directory.path().join(WEB)).unwrap();
+        let found = remains(directory.path());
+        assert_eq!((found.len(), found[0].name.as_str(), found[0].bytes), (1, "0123", 3));
+    }
 
     #[test]
     fn of_forgotten_steps_the_last_ones_are_remembered() {

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use dockerfile::GitAddress;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use tracing::debug;
 
 use super::git_access::Access;
 
@@ -348,8 +349,11 @@ impl Git<'_> {
     fn wait(&self, mut child: Child) -> Result<ExitStatus, GitError> {
         let pid = Pid::from_child(&child);
         let waited = self.watch(pid);
-        // Not reaped yet, it keeps the group's number from being anybody else's. A group that is empty is no loss.
-        let _ = kill_process_group(pid, Signal::KILL);
+        // Not reaped yet, it keeps the group's number from being anybody else's.
+        if let Err(err) = kill_process_group(pid, Signal::KILL) {
+            // Of a group there is nothing left to end.
+            debug!(%err, "the processes of git are gone already");
+        }
         let status = child.wait().map_err(GitError::Run)?;
         waited.map(|()| status)
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use builder::cache::Key;
 use builder::shared::{self, DOCUMENT_TYPE, Place, SharedCache, SharedStep};
 use engine_api::container::Config;
-use image::{ImageRecord, PulledImage};
+use image::{ImageRecord, LoadError, PulledImage};
 use oci::image::{Descriptor, History, ImageConfig, Manifest, Platform, media_type};
 use oci::{Digest, Reference};
 use registry_client::{RegistryError, Session, Wanted};
@@ -23,6 +23,7 @@ use super::lookup::Lookup;
 use super::{BuildOptions, PartEvent};
 use crate::ops::commit;
 use crate::ops::login::credentials;
+use crate::ops::pull::PullError;
 use crate::pulls::{Follower, Key as PullKey, News};
 use crate::{AdmissionError, Engine, admission};
 
@@ -60,6 +61,15 @@ enum ImportError {
     Admission(#[from] AdmissionError),
     #[error("what is there is no cache")]
     Format(#[from] serde_json::Error),
+}
+
+/// Why what a step came to elsewhere is not here: noted, and the step is done.
+#[derive(Debug, thiserror::Error)]
+enum BringError {
+    #[error(transparent)]
+    Compose(#[from] LoadError),
+    #[error("fetch the layer of a step")]
+    Pull(#[source] Arc<PullError>),
 }
 
 /// What a step came to, and whence its layer comes.
@@ -110,19 +120,22 @@ impl Imports {
             match self.bring(found, sought.parent).await {
                 Ok(image) => return Some(image),
                 // It is done here.
-                Err(reason) => debug!(key = sought.key.as_str(), reason, "a step of a shared cache does not come"),
+                Err(err) => {
+                    let err = errdefs::chain(&err);
+                    debug!(key = sought.key.as_str(), err, "a step of a shared cache does not come");
+                }
             }
         }
         None
     }
 
-    async fn bring(&self, found: Found, parent: Option<&ImageRecord>) -> Result<Digest, String> {
+    async fn bring(&self, found: Found, parent: Option<&ImageRecord>) -> Result<Digest, BringError> {
         let parent = parent.map(|parent| parent.id.clone());
         let Found { config, bytes, remote } = found;
         let Some((layers, session)) = remote else {
             let engine = self.engine.clone();
             let composed = bridge::blocking(move || image::compose(&engine.images, config, parent, None)).await;
-            return composed.map(|image| image.id).map_err(|err| errdefs::chain(&err).to_string());
+            return Ok(composed?.id);
         };
         let bytes = bytes.unwrap_or_else(|| serde_json::to_vec(&config).expect("configurations have string keys"));
         let image = pulled(bytes, layers, parent);
@@ -131,7 +144,7 @@ impl Imports {
         let (mut follower, _) = Follower::join(&self.engine, key, || (image, session));
         loop {
             if let News::Over(outcome) = follower.news().await {
-                return outcome.map(|()| id).map_err(|err| errdefs::chain(&*err).to_string());
+                return outcome.map(|()| id).map_err(BringError::Pull);
             }
         }
     }

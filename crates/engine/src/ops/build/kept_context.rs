@@ -12,6 +12,7 @@
 //! that were never flushed, so that what another boot has written is believed nothing. As with BuildKit (source/local) a
 //! file is the same if what the client tells of it is: type, mode, owners, size, time, where it leads to.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::fs::{self, DirBuilder};
@@ -27,6 +28,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use stdx::fs::Durability;
+use tokio::runtime::Handle;
 use tracing::debug;
 
 use super::receive::{Place, PlaceDirectory};
@@ -64,8 +66,8 @@ pub struct ContextFiles {
     /// What belongs to them, until they are given back.
     beside: PathBuf,
     state: Mutex<State>,
-    // Until they are given back it stays.
-    _place: Option<Arc<PlaceDirectory>>,
+    /// Until they are given back it stays.
+    held_place: Option<Arc<PlaceDirectory>>,
 }
 
 #[derive(Debug, Default)]
@@ -78,6 +80,13 @@ struct State {
     is_new: bool,
     /// What is in regular files, as [`tree::Tree::sum`] says it.
     sums: HashMap<String, String>,
+}
+
+impl State {
+    /// Whether a list of all files has to be written before they are kept.
+    fn has_much_to_write(&self) -> bool {
+        self.is_new && self.is_whole
+    }
 }
 
 /// What a client has told of a file.
@@ -183,7 +192,7 @@ impl ContextFiles {
         let key = oci::Digest::from_sha256(&Sha256::digest(&context.key).into()).hex().to_owned();
         let state = Mutex::new(take(data_root, &key, directory, &beside).unwrap_or_default());
         let (about, data_root, directory) = (context.about.clone(), data_root.to_owned(), directory.to_owned());
-        ContextFiles { key, about, data_root, trash, directory, beside, state, _place: place }
+        ContextFiles { key, about, data_root, trash, directory, beside, state, held_place: place }
     }
 
     /// Has them become those that the client tells, each as an archive has it, as far as that goes without their bytes: removes what is
@@ -192,7 +201,7 @@ impl ContextFiles {
         bridge::blocking(move || self.update(&told)).await
     }
 
-    /// The same. Blocks.
+    /// What [`ContextFiles::become_told`] does. Blocks: removes files, and looks at all that is told.
     fn update(&self, told: &[Option<Entry>]) -> io::Result<Vec<bool>> {
         let mut state = lock(&self.state);
         // From here on they are neither what they were nor what they shall be.
@@ -202,7 +211,8 @@ impl ContextFiles {
         if let Err(err) = remove_gone(&self.directory, &state.known, &new) {
             debug!(%err, "what a client sent is not changed but sent again");
             empty(&self.directory)?;
-            *state = State::default();
+            // What `entries` says is not there any more, be it that nothing else is told.
+            *state = State { is_new: true, ..State::default() };
         }
         let comes = |entry: &Option<Entry>| {
             let Some(entry) = entry else { return false };
@@ -296,9 +306,47 @@ impl ContextFiles {
     }
 }
 
+thread_local! {
+    /// Whether what is dropped on this thread may block it for long.
+    static MAY_BLOCK: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Drops what contexts are read through: those that nobody else reads are back when this returns. Blocks.
+pub(super) fn drop_here<T>(reader: T) {
+    let before = MAY_BLOCK.replace(true);
+    drop(reader);
+    MAY_BLOCK.set(before);
+}
+
+impl ContextFiles {
+    /// The same, leaving nothing here.
+    fn moved(&mut self) -> ContextFiles {
+        ContextFiles {
+            key: std::mem::take(&mut self.key),
+            about: std::mem::take(&mut self.about),
+            data_root: std::mem::take(&mut self.data_root),
+            trash: std::mem::take(&mut self.trash),
+            directory: std::mem::take(&mut self.directory),
+            beside: std::mem::take(&mut self.beside),
+            state: Mutex::new(std::mem::take(&mut *lock(&self.state))),
+            held_place: self.held_place.take(),
+        }
+    }
+}
+
 impl Drop for ContextFiles {
     fn drop(&mut self) {
         // Whoever read them may have been about to record what a step came to: nobody else has changed them until now.
+        let has_much_to_write = lock(&self.state).has_much_to_write();
+        if has_much_to_write
+            && !MAY_BLOCK.get()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            // A build that was given up, whose tasks are dropped where others wait for their turn.
+            let files = self.moved();
+            runtime.spawn(bridge::blocking(move || drop_here(files)));
+            return;
+        }
         if let Err(err) = self.keep() {
             debug!(%err, "a context is not kept");
         }

@@ -14,7 +14,8 @@ use crate::Engine;
 /// The shortest secret that is looked for, in bytes: shorter ones are in many files by chance.
 const SECRET_MIN: usize = 8;
 
-/// How much of a file is looked at at once.
+/// How much of a file is looked at at once, beside what may be the beginning of a secret: twice the longest one (500 KiB),
+/// so that most of it is looked at once.
 const PIECE_BYTES: usize = 1 << 20;
 
 /// A secret in a file.

@@ -192,8 +192,9 @@ pub(super) struct Ready {
     kept: Option<Kept>,
     /// Where something is mounted, and whether that is a directory.
     points: Vec<(String, bool)>,
-    _leases: Vec<Lease>,
-    _seen: Vec<Seen>,
+    /// Caches are the command's, and trees stay mounted, as long as this is held.
+    held_leases: Vec<Lease>,
+    held_trees: Vec<Seen>,
 }
 
 /// Makes ready what a command mounts; `name` is that of its own directories in the build's. Blocks.
@@ -222,8 +223,8 @@ pub(super) fn prepare(
         let is_directory = made.kind != "bind" || made.source.is_dir();
         ready.add(mount, made, is_directory);
     }
-    ready._leases = leases.iter_mut().filter_map(Option::take).collect();
-    ready._seen = seen;
+    ready.held_leases = leases.iter_mut().filter_map(Option::take).collect();
+    ready.held_trees = seen;
     Ok(ready)
 }
 

@@ -22,10 +22,9 @@ use builder::cache::key;
 use dockerfile::{Dockerfile, Files, GitAddress};
 use engine_api::container::Config;
 use image::ImageRecord;
-use oci::image::{History, Platform};
+use oci::image::Platform;
 use oci::{Digest, Reference};
 use registry_client::WebAddress;
-use snapshot::Stubs;
 
 use super::asks::Client;
 use super::cache::Keyed;
@@ -38,11 +37,10 @@ use super::input::SentFiles;
 use super::kept_context::ContextFiles;
 use super::lookup::Lookup;
 use super::receive::{self, ContextError, Place};
-use super::remote_context::{ALONE, RemoteContextError};
-use super::work::{ImageTree, Work};
-use super::{BuildError, PartEvent, cache, remote, sources};
+use super::remote_context::{ALONE, RemoteContextError, shown_context};
+use super::work::{ImageTree, NO_STUBS, Work};
+use super::{BuildError, PartEvent, cache, history, remote, sources};
 use crate::Engine;
-use crate::clock::{now_nanos, rfc3339};
 use crate::ops::commit::StepFiles;
 use crate::ops::{commit, images};
 use crate::sync::lock;
@@ -277,55 +275,58 @@ impl Lookup {
         needed: Needed,
         (build, place): (&Place, &Path),
     ) -> Result<Arc<ImageTree>, BuildError> {
-        let mut kept = None;
         let tree = place.join("tree");
         let (above, made) = (place.to_owned(), tree.clone());
         bridge::blocking(move || make(&above, &made)).await.map_err(ContextError::Place)?;
-        let root = match source {
-            NamedSource::Files(SentFiles { name, source }) => {
-                let (build, root, beside) = (build.clone(), tree.clone(), place.with_extension("kept"));
-                let take = move |name| ContextFiles::take(&build, &name, &root, &beside);
-                kept = match name {
-                    Some(name) => Some(bridge::blocking(move || take(name)).await),
-                    None => None,
-                };
-                let (archive, root) = (source(needed, kept.clone()), tree.clone());
-                // Its bytes come from a task that may itself wait for a thread.
-                bridge::waiting(move || receive::unpack(&receive::open(&root)?, archive)).await?;
-                kept.iter().for_each(|files| files.are_whole());
-                tree
+        let (root, kept) = match source {
+            NamedSource::Files(sent) => {
+                let kept = come_files(sent, needed, (build, place), &tree).await?;
+                (tree, kept)
             }
             NamedSource::Url(url) => match GitAddress::parse_context(&url).map_err(RemoteContextError::from)? {
                 Some(address) => {
                     let shown = address.without_credentials(&url);
                     self.lines.begin(format!("[internal] load git source {shown}"), None).await;
                     let inside = tree.join(address.directory());
-                    let keep_git_dir = address.keep_git_dir.unwrap_or(false);
-                    let access = Access::obtain(&self.engine, client, &address).await;
-                    let access = access.map_err(RemoteContextError::from)?;
-                    let repository = Repository { address, keep_git_dir, access, place: place.to_owned() };
-                    repository.look(true).await.map_err(RemoteContextError::from)?;
+                    self.come_repository(address, client, place).await?;
                     self.lines.part(PartEvent::Ended).await;
-                    inside
+                    (inside, None)
                 }
                 None => {
-                    self.lines.begin(format!("[context {name}] {url}"), None).await;
-                    let address = WebAddress::parse(&url).map_err(RemoteContextError::from)?;
-                    let failed = |source| RemoteContextError::Web { address: address.to_string(), source };
-                    let fetched = self.engine.current.registries().fetch(&address).await;
-                    let fetched = fetched.map_err(|err| failed(err.into()))?;
-                    let received = remote::receive(fetched, &address, &tree, &tree.join(ALONE), "").await;
-                    received.map_err(failed)?;
+                    self.lines.begin(format!("[context {name}] {}", shown_context(&url)), None).await;
+                    self.come_file(&url, &tree).await?;
                     self.lines.part(PartEvent::Ended).await;
-                    tree
+                    (tree, None)
                 }
             },
             // These are images.
-            NamedSource::Image(_) | NamedSource::Outcome(_) | NamedSource::Layout(_) => tree,
+            NamedSource::Image(_) | NamedSource::Outcome(_) | NamedSource::Layout(_) => (tree, None),
         };
         let opened =
             bridge::blocking(move || ImageTree::of_files(receive::open(&root)?, kept).map_err(ContextError::Place));
         Ok(Arc::new(opened.await?))
+    }
+
+    /// Has the files of a repository come.
+    async fn come_repository(
+        &self,
+        address: GitAddress,
+        client: &Client,
+        place: &Path,
+    ) -> Result<(), RemoteContextError> {
+        let keep_git_dir = address.keep_git_dir.unwrap_or(false);
+        let access = Access::obtain(&self.engine, client, &address).await?;
+        Repository { address, keep_git_dir, access, place: place.to_owned() }.look(true).await?;
+        Ok(())
+    }
+
+    /// Has what lies at an address of the web come, as a file called [`ALONE`].
+    async fn come_file(&self, url: &str, tree: &Path) -> Result<(), RemoteContextError> {
+        let address = WebAddress::parse(url)?;
+        let failed = |source| RemoteContextError::Web { address: address.to_string(), source };
+        let fetched = self.engine.current.registries().fetch(&address).await.map_err(|err| failed(err.into()))?;
+        remote::receive(fetched, &address, tree, &tree.join(ALONE), "").await.map_err(failed)?;
+        Ok(())
     }
 
     /// An image of the files of a context.
@@ -337,6 +338,26 @@ impl Lookup {
         self.hold(&image.id).await;
         Ok(image)
     }
+}
+
+/// Has files of the client's come into `tree`; what is kept of them if the next build may begin with that.
+async fn come_files(
+    SentFiles { name, source }: SentFiles,
+    needed: Needed,
+    (build, place): (&Place, &Path),
+    tree: &Path,
+) -> Result<Option<Arc<ContextFiles>>, BuildError> {
+    let (build, root, beside) = (build.clone(), tree.to_owned(), place.with_extension("kept"));
+    let take = move |name| ContextFiles::take(&build, &name, &root, &beside);
+    let kept = match name {
+        Some(name) => Some(bridge::blocking(move || take(name)).await),
+        None => None,
+    };
+    let (archive, root) = (source(needed, kept.clone()), tree.to_owned());
+    // Its bytes come from a task that may itself wait for a thread.
+    bridge::waiting(move || receive::unpack(&receive::open(&root)?, archive)).await?;
+    kept.iter().for_each(|files| files.are_whole());
+    Ok(kept)
 }
 
 /// Makes a place for the files of a context. Commands may see them, as whichever user.
@@ -374,15 +395,8 @@ fn layer_of(
     }
     let work = Work::above(engine, None)?;
     Copying::new(&tree.tree, &work, &files, false, false)?.run(&found)?;
-    let history = History {
-        created: Some(rfc3339(now_nanos())),
-        created_by: words.concat(),
-        author: String::new(),
-        comment: String::new(),
-        empty_layer: false,
-    };
-    let none = Stubs { files: &[], links: &[], directories: &[] };
-    let files = StepFiles { key: &work.key, stubs: none, are_given: true };
+    let history = history("", &words);
+    let files = StepFiles { key: &work.key, stubs: NO_STUBS, are_given: true };
     let image = commit::build_step(engine, Some(files), None, (&config, platform), history)?;
     // It is no step of a Dockerfile, with which others could be compared.
     let keyed = Keyed { key, words, is_told_whole: false, made_of: Ingredients::default() };

@@ -22,10 +22,11 @@ use tracing::debug;
 use super::tree::{hex, open};
 use super::work::{ImageTree, WorkError, tree_of};
 use crate::Engine;
+use crate::clock::now_seconds;
 use crate::ops::archive::Finish;
 use crate::ops::export::is_exported;
 
-/// How much of an archive is handed on at once.
+/// How much of an archive is handed on at once. Nothing but speed depends on it: less makes more system calls, more only takes memory.
 const PIECE_BYTES: usize = 128 * 1024;
 
 /// Why an output is not there.
@@ -251,7 +252,7 @@ pub async fn pack_all(
             files.pack_into(&mut tar, &top)?;
             for file in files.said(&built.predicates, by_platform.then_some(&built.platform))? {
                 let path = if top.is_empty() { file.name } else { format!("{top}/{}", file.name) };
-                let secs = time.unwrap_or_else(now);
+                let secs = time.unwrap_or_else(now_seconds);
                 let entry = Entry {
                     path: path.into_bytes(),
                     kind: Kind::File,
@@ -271,12 +272,6 @@ pub async fn pack_all(
         finish(tar)
     })
     .await
-}
-
-/// Now, in seconds since 1970.
-fn now() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 fn finish(tar: TarWriter<impl Write>) -> Result<(), OutputError> {
@@ -347,7 +342,7 @@ pub struct LaidOut {
     pub form: LayerForm,
     /// Whether layers get it that came in another one.
     pub force: bool,
-    /// How much is done for it.
+    /// How hard layers are compressed for it: 0 to 9 for gzip, 0 to 19 for zstd; nothing for what is usual.
     pub level: Option<i32>,
     /// Whether there is an index even of one image of which nothing is said.
     pub indexed: bool,

@@ -16,7 +16,7 @@ use super::kept_context::{ContextFiles, ContextName};
 use super::tree::Tree;
 use crate::Engine;
 
-/// How much is read at once.
+/// How much is read at once. Nothing but speed depends on it: less makes more system calls, more only takes memory.
 const PIECE_BYTES: usize = 128 * 1024;
 
 /// The longest Dockerfile and `.dockerignore`.
@@ -63,7 +63,7 @@ pub enum ContextError {
 #[derive(Clone)]
 pub(super) struct Place(Arc<PlaceDirectory>);
 
-/// It.
+/// The directory itself; dropped, it is set aside for the sweeper.
 pub(super) struct PlaceDirectory {
     engine: Engine,
     path: PathBuf,
@@ -103,6 +103,11 @@ impl Place {
     /// A path in it.
     pub(super) fn join(&self, name: &str) -> PathBuf {
         self.0.path.join(name)
+    }
+
+    /// The directory itself.
+    pub(super) fn path(&self) -> PathBuf {
+        self.0.path.clone()
     }
 
     pub(super) fn engine(&self) -> &Engine {

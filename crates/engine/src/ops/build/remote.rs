@@ -111,7 +111,9 @@ impl Remote {
             (own, other) => return Err(SourceError::Checksums(own.to_owned(), other.to_owned())),
         }
         let directory = address.directory().to_owned();
-        let exact = format!("keep {keep} submodules {} {directory}", address.submodules.unwrap_or(true));
+        // What is kept says where it came from.
+        let origin = if keep { address.shown() } else { String::new() };
+        let exact = format!("keep {keep} {origin} submodules {} {directory}", address.submodules.unwrap_or(true));
         let name = format!("tree/{directory}").trim_end_matches('/').to_owned();
         let place = place.join(WEB).join(number.to_string());
         let access = Access::obtain(engine, client, &address).await?;

@@ -89,6 +89,17 @@ pub fn shown_repository(url: &str) -> Option<String> {
     }
 }
 
+/// What clients say that a context is, as people may read it: of an address neither user nor password.
+pub fn shown_context(text: &str) -> String {
+    // What stands before the `@` of these is no user: what stands behind it is a digest.
+    let is_reference = text.starts_with("docker-image:") || text.starts_with("oci-layout:");
+    match GitAddress::parse_context(text) {
+        Ok(Some(address)) => address.without_credentials(text),
+        _ if is_reference || !text.contains("://") => text.to_owned(),
+        _ => registry_client::without_password(text),
+    }
+}
+
 /// Has a context come; of a repository its `.git`, too, where that is wanted here or by the address.
 pub async fn fetch(
     engine: &Engine,
@@ -198,5 +209,29 @@ impl RemoteFiles {
         let (root, name) = (self.place.root()?, name.to_owned());
         let read = bridge::blocking(move || Tree::new(root)?.read(&name, receive::TEXT_MAX));
         read.await.map_err(ContextError::Read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contexts_are_shown_without_passwords() {
+        for (text, wanted) in [
+            ("https://me:secret@h/x.git#main", "https://xxxxx:xxxxx@h/x.git#main"),
+            ("https://token@h/x.git", "https://xxxxx@h/x.git"),
+            ("http://me:secret@h/file", "http://xxxxx:xxxxx@h/file"),
+            ("https://me:secret@h/x.git?wrong=1", "https://xxxxx:xxxxx@h/x.git?wrong=1"),
+            // Neither a name of a user of ssh nor a digest is a secret.
+            ("git@github.com:x/y.git", "git@github.com:x/y.git"),
+            ("ssh://git@h/x.git", "ssh://git@h/x.git"),
+            ("docker-image://alpine@sha256:00", "docker-image://alpine@sha256:00"),
+            ("oci-layout://store@sha256:00", "oci-layout://store@sha256:00"),
+            ("local:name", "local:name"),
+            ("", ""),
+        ] {
+            assert_eq!(shown_context(text), wanted, "{text}");
+        }
     }
 }

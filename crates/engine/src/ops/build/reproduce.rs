@@ -5,12 +5,8 @@ use std::sync::Arc;
 use oci::{Digest, Reference};
 
 use super::lines::Lines;
-use super::{BuildError, Built, Reproduce};
+use super::{BuildError, Built, Reproduce, solve};
 use crate::Engine;
-use crate::ops::images;
-
-/// Digits of an id that are told.
-const SHORT: usize = 12;
 
 /// Makes the image of a build again, and gives that one its names; answers its id.
 pub(super) async fn reproduce(
@@ -28,12 +24,8 @@ pub(super) async fn reproduce(
         held.add(&engine, &made.id).await;
     }
     let image = made.id.to_string();
-    lines.text(format!(" ---> Times no later than {}: {}\n", wanted.secs, &made.id.hex()[..SHORT])).await;
+    lines.text(format!(" ---> Times no later than {}: {}\n", wanted.secs, solve::short(Some(&made.id)))).await;
     lines.image(&image).await;
-    for name in names {
-        let (repository, tag) = (name.familiar_name(), name.tag().unwrap_or_default().to_owned());
-        images::tag(&engine, &image, &repository, &tag).await.map_err(BuildError::Tag)?;
-        lines.text(format!("Successfully tagged {}\n", name.familiar())).await;
-    }
+    solve::tag(&engine, &lines, &image, names).await?;
     Ok(Built { image, held })
 }

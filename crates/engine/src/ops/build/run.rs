@@ -33,7 +33,8 @@ use crate::ops::start::{self, StartError};
 use crate::ops::wait::{self, Condition};
 use crate::stream::StreamError;
 
-/// How much output is told at once.
+/// How much output is told at once: as much as a client takes from a connection in one read (io.Copy of Go); more would be
+/// told later.
 const PIECE_BYTES: usize = 32 * 1024;
 
 /// The number of standard error in a frame's head.

@@ -31,6 +31,7 @@ use super::exports;
 use super::graph::{self, Needed};
 use super::imports::Imports;
 use super::input::{Archive, Directory, Input, Local, SentFiles};
+use super::kept_context;
 use super::lines::Lines;
 use super::lookup::Lookup;
 use super::named::{Named, NamedContext};
@@ -96,11 +97,12 @@ pub(super) async fn build(
         {
             receive::begin_with_kept(&mut context, name)?;
         }
+        let refused = builder::early::refused(&plan, context.dockerfile.escape);
         let lookup = Lookup::new(&task, &options, ask, named, told);
-        Ok::<_, BuildError>((context, (files, checking), lookup, plan, arguments, options))
+        Ok::<_, BuildError>((context, (files, checking), lookup, (plan, refused), arguments, options))
     });
-    let (context, (files, checking), lookup, plan, arguments, options) = planned.await?;
-    if let Some((line, why)) = builder::early::refused(&plan, context.dockerfile.escape) {
+    let (context, (files, checking), lookup, (plan, refused), arguments, options) = planned.await?;
+    if let Some((line, why)) = refused {
         lines.at(line);
         lines.failed().await;
         return Err(why.into());
@@ -114,10 +116,21 @@ pub(super) async fn build(
     let buildkit = checking.is_some();
     let beginning = Beginning { engine, options, context, client, lookup, lines, plan, arguments, imports, buildkit };
     let common = Arc::new(Common::new(beginning));
-    begin(&common, checking, files).await?;
-    let image = stages(&common).await?;
-    let image = finish(&common, image, names).await?;
-    Ok(Built { image, held: Some(held) })
+    let built = solve(&common, (checking, files), names).await;
+    // Contexts are given back with it, for which lists of all their files are written.
+    bridge::blocking(move || kept_context::drop_here(common)).await;
+    Ok(Built { image: built?, held: Some(held) })
+}
+
+/// Has come what is needed, solves the stages, and gives the image its names; answers its id.
+async fn solve(
+    common: &Arc<Common>,
+    (checking, files): (Option<Checking>, Option<SentFiles>),
+    names: Vec<Reference>,
+) -> Result<String, BuildError> {
+    begin(common, checking, files).await?;
+    let image = stages(common).await?;
+    finish(common, image, names).await
 }
 
 /// The stages that are built, and the arguments that they begin with.
@@ -154,7 +167,8 @@ pub(super) fn platform(wanted: &str) -> Result<Platform, BuildError> {
     Ok(Platform { os, architecture, variant, ..Platform::default() })
 }
 
-fn short(image: Option<&Digest>) -> &str {
+/// What is told of an image's id; nothing of none.
+pub(super) fn short(image: Option<&Digest>) -> &str {
     image.map(|image| &image.hex()[..SHORT]).unwrap_or_default()
 }
 
@@ -272,7 +286,7 @@ fn check_platform(planned: &PlannedStage) -> Result<(), BuildError> {
     checked.map_err(|source| BuildError::StagePlatform { platform: platform.clone(), source })
 }
 
-/// A stage's platform, or the build's.
+/// A stage's platform, or the build's, which is empty for this machine.
 fn wanted_platform<'a>(common: &'a Common, platform: &'a str) -> &'a str {
     if platform.is_empty() { &common.options.platform } else { platform }
 }
@@ -296,7 +310,7 @@ async fn first<T: 'static>(tasks: &mut JoinSet<Result<T, Failed>>) -> Option<Res
 /// Solves all stages; answers what the last one comes to.
 async fn stages(common: &Arc<Common>) -> Result<Option<Digest>, BuildError> {
     let count = common.plan.stages.len();
-    let turns = Arc::new(Turns::new(count, common.context.place.join("")));
+    let turns = Arc::new(Turns::new(count, common.context.place.path()));
     let solving = async {
         let mut tasks = JoinSet::new();
         for stage in 0..count {
@@ -320,8 +334,18 @@ async fn stages(common: &Arc<Common>) -> Result<Option<Digest>, BuildError> {
     }
 }
 
-/// Gives the image its names.
-async fn finish(common: &Common, image: Option<Digest>, names: Vec<Reference>) -> Result<String, BuildError> {
+/// Gives an image its names, and tells them.
+pub(super) async fn tag(engine: &Engine, lines: &Lines, image: &str, names: Vec<Reference>) -> Result<(), BuildError> {
+    for name in names {
+        let (repository, tag) = (name.familiar_name(), name.tag().unwrap_or_default().to_owned());
+        images::tag(engine, image, &repository, &tag).await.map_err(BuildError::Tag)?;
+        lines.text(format!("Successfully tagged {}\n", name.familiar())).await;
+    }
+    Ok(())
+}
+
+/// Tells what the image is, leaves what steps came to, and gives the image its names.
+async fn finish(common: &Arc<Common>, image: Option<Digest>, names: Vec<Reference>) -> Result<String, BuildError> {
     let (engine, lines) = (&common.engine, &common.lines);
     let unused = common.unused_arguments();
     if !unused.is_empty() {
@@ -329,16 +353,16 @@ async fn finish(common: &Common, image: Option<Digest>, names: Vec<Reference>) -
         lines.text(format!("[Warning] One or more build-args {told} were not consumed\n")).await;
     }
     let image = image.ok_or(BuildError::Nothing)?;
-    let network = &common.options.host.network_mode;
-    let (escape, materials) = (common.context.dockerfile.escape, common.lookup.materials());
-    lines.used(used::of_plan(&common.plan, escape, network, materials)).await;
+    let task = common.clone();
+    // As above: it looks at all instructions once more.
+    let used = bridge::blocking(move || {
+        let (network, materials) = (&task.options.host.network_mode, task.lookup.materials());
+        used::of_plan(&task.plan, task.context.dockerfile.escape, network, materials)
+    });
+    lines.used(used.await).await;
     exports::leave(engine, &common.options.cache_to, &common.done(), &common.lookup, lines).await?;
     lines.text(format!("Successfully built {}\n", short(Some(&image)))).await;
-    for name in names {
-        let (repository, tag) = (name.familiar_name(), name.tag().unwrap_or_default().to_owned());
-        images::tag(engine, image.as_str(), &repository, &tag).await.map_err(BuildError::Tag)?;
-        lines.text(format!("Successfully tagged {}\n", name.familiar())).await;
-    }
+    tag(engine, lines, image.as_str(), names).await?;
     image_budget::look_soon(engine, [image.clone()]);
     // Nobody waits for what is only tidied up.
     let engine = engine.clone();

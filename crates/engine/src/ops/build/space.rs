@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{caches, kept_context};
+use super::{cache, caches, kept_context};
 use crate::Engine;
 use crate::clock::now_nanos;
 
@@ -118,8 +118,9 @@ pub(crate) fn remove(engine: &Engine, space: &Space) -> bool {
     }
 }
 
-/// Removes what nobody has used for two days, as long as all takes more than it may. Blocks.
+/// Removes what nobody has used for two days, as long as all takes more than it may, and forgets of steps what is too much. Blocks.
 pub(super) fn collect(engine: &Engine) {
+    cache::bound(engine);
     let last = now_nanos() - i64::try_from(KEPT.as_nanos()).unwrap_or(i64::MAX);
     let caches = caches::all(engine).into_iter().map(|cache| cache.used_at_nanos);
     let contexts = kept_context::all(&engine.config.data_root).into_iter().map(|context| context.used_at_nanos);

@@ -12,10 +12,11 @@ use rustix::io::Errno;
 use rustix::path::Arg;
 use sha2::{Digest as _, Sha256};
 use sys::open::openat2;
+use tracing::debug;
 
 use super::kept_context::{ContextFiles, KnownFile};
 
-/// How much of a file is read at once.
+/// How much of a file is read at once. Nothing but speed depends on it: less makes more system calls, more only takes memory.
 const PIECE_BYTES: usize = 256 * 1024;
 
 /// Levels of directories that are looked into.
@@ -120,10 +121,14 @@ impl Tree {
             return;
         }
         let above = if above.is_empty() { "/" } else { above };
-        // What stays could be copied, though nobody wants it: no more than that.
-        let Ok(parent) = open(&self.root, above, OFlags::PATH | OFlags::DIRECTORY) else { return };
         // A single name, no link of which is followed.
-        let _ = rustix::fs::unlinkat(&parent, name, rustix::fs::AtFlags::empty());
+        let removed = open(&self.root, above, OFlags::PATH | OFlags::DIRECTORY)
+            .and_then(|parent| rustix::fs::unlinkat(&parent, name, rustix::fs::AtFlags::empty()));
+        match removed {
+            Ok(()) | Err(Errno::NOENT | Errno::NOTDIR) => {}
+            // It may be copied, though nobody wants it: no more than that.
+            Err(err) => debug!(%err, path, "a file that `.dockerignore` leaves out stays in the context"),
+        }
     }
 
     /// All paths below a directory, itself first unless it is the root, each directory before what is in it; down to so

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use image::ImageRecord;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
-use snapshot::{ChainId, SnapshotKey};
+use snapshot::{ChainId, SnapshotKey, Stubs};
 use tracing::debug;
 
 use super::kept_context::ContextFiles;
@@ -20,6 +20,9 @@ const DIRECTORY_MODE: u32 = 0o755;
 
 /// How many links that lead to links are followed: as many as the kernel does (path_resolution(7)).
 const LINKS_MAX: usize = 40;
+
+/// Nobody but us writes to the tree of a copy.
+pub(super) const NO_STUBS: Stubs<'static> = Stubs { files: &[], links: &[], directories: &[] };
 
 /// Why a tree is not there. The rest of the sentence is the system's.
 #[derive(Debug, thiserror::Error)]

@@ -93,6 +93,66 @@ fn only_what_changed_comes_and_what_is_gone_goes() {
 }
 
 #[test]
+fn files_that_had_to_go_are_not_remembered() {
+    let scene = Scene::new();
+    scene.whole("one", &[told("d", Kind::Directory, ""), file("d/a", "1")]);
+    // What is there cannot become what is told: a file that nobody told of stands in the way.
+    let build = scene.build("two");
+    fs::write(scene.join("two/d/other"), "").unwrap();
+    assert_eq!(comes(&build, &[]), "");
+    build.are_whole();
+    drop(build);
+    assert_eq!(scene.whole("three", &[file("d/a", "1")]), "d/a");
+}
+
+#[tokio::test]
+async fn what_is_new_is_not_written_where_others_wait() {
+    let scene = Scene::new();
+    let build = scene.build("one");
+    let first = [file("a", "1")];
+    unpack(&scene.join("one"), &first, &comes(&build, &first));
+    build.are_whole();
+    drop(build);
+    // This thread is the runtime's only one, and whoever writes has not had it yet.
+    assert!(all(scene.0.path()).is_empty());
+    let data_root = scene.0.path().to_owned();
+    let kept = bridge::blocking(move || {
+        while all(&data_root).is_empty() {
+            std::thread::yield_now();
+        }
+        all(&data_root).len()
+    });
+    assert_eq!(kept.await, 1);
+    // At the end of a build they are back before anybody else can ask.
+    let build = scene.build("two");
+    let second = [file("a", "10")];
+    unpack(&scene.join("two"), &second, &comes(&build, &second));
+    build.are_whole();
+    drop_here(build);
+    assert_eq!(all(scene.0.path()).len(), 1);
+    assert_eq!(scene.whole("three", &second), "");
+}
+
+#[test]
+fn what_is_too_much_is_not_kept() {
+    let scene = Scene::new();
+    let large = Entry { size: BYTES_MAX + 1, ..file("a", "1") };
+    let many: Vec<Entry> = (0..=ENTRIES_MAX).map(|number| told(&number.to_string(), Kind::Symlink, "x")).collect();
+    for (name, first, is_kept) in [
+        ("large", &[Entry { size: BYTES_MAX, ..large.clone() }][..], true),
+        ("larger", &[large], false),
+        ("many", &many[1..], true),
+        ("more", &many, false),
+    ] {
+        let build = scene.build(name);
+        comes(&build, first);
+        build.are_whole();
+        drop(build);
+        assert_eq!(all(scene.0.path()).len(), usize::from(is_kept), "{name}");
+    }
+}
+
+#[test]
 fn what_breaks_off_is_not_believed() {
     let scene = Scene::new();
     let first = [file("a", "1"), file("b", "2")];

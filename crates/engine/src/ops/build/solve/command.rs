@@ -8,17 +8,17 @@ use builder::mounts::{From, RunMount};
 use builder::{RunStep, Step};
 use dockerfile::RunNetwork;
 
-use super::stage::{Facts, StageSolver, history};
+use super::common::Common;
+use super::stage::{Committing, Facts, StageSolver};
 use crate::ops::build::caches::Lease;
 use crate::ops::build::client_files::Secret;
 use crate::ops::build::leaks::Leak;
 use crate::ops::build::mounts::{self, Made, Ready, Seen};
 use crate::ops::build::run::{self, Running, Whose};
 use crate::ops::build::work::tree_of;
-use crate::ops::build::{BuildError, BuildLine, cache, caches, client_files, leaks};
+use crate::ops::build::{BuildError, BuildLine, caches, client_files, leaks};
 use crate::ops::commit::StepFiles;
 use crate::ops::create::snapshot_key;
-use crate::ops::{commit, image_budget};
 
 impl StageSolver {
     pub(super) async fn run(&mut self, step: Step, run: RunStep) -> Result<(), BuildError> {
@@ -41,7 +41,7 @@ impl StageSolver {
             return Ok(());
         }
         let script = match &run.script {
-            Some(file) => Some(self.script(&file.text).await.map_err(BuildError::Script)?),
+            Some(file) => Some(script(&common, &file.text).await.map_err(BuildError::Script)?),
             None => None,
         };
         // Whoever waits for a cache holds up nobody, and whoever has one waits for no other.
@@ -64,23 +64,15 @@ impl StageSolver {
             running.remove(&self.lines).await;
             return Err(BuildError::Leak { id: leak.id, path: leak.path });
         }
-        let (engine, config, parent) = (self.common.engine.clone(), self.stage.config.clone(), self.parent()?);
-        let _expected = image_budget::expect(&self.common.engine, self.image.as_ref());
-        let (container, history) = (snapshot_key(running.id()), history(&self.stage, &step.words));
-        let platform = self.platform.clone();
-        let key = step.key.clone();
-        let recorded = bridge::blocking(move || {
+        let container = snapshot_key(running.id());
+        let commit = move |commit: Committing| {
             let image = made.with_all(|stubs| {
                 // A command may have left what is no part of a layer: sockets.
-                let files = StepFiles { key: &container, stubs, are_given: false };
-                commit::build_step(&engine, Some(files), parent.as_deref(), (&config, platform), history)
-            })?;
-            cache::remember(&engine, &image, step);
-            Ok::<_, BuildError>(image)
-        });
-        let image = recorded.await?;
-        common.lookup.hold(&image).await;
-        self.came_to(key, image);
+                commit.image(Some(StepFiles { key: &container, stubs, are_given: false }))
+            });
+            Ok(image?)
+        };
+        self.record_of(step, commit).await?;
         match common.options.remove || force {
             true => running.remove(&self.lines).await,
             false => running.keep(),
@@ -156,18 +148,17 @@ impl StageSolver {
         let find = move || made.with_all(|stubs| leaks::find(&engine, &key, stubs, &secrets));
         Ok(bridge::blocking(find).await?)
     }
+}
 
-    /// Writes a command's own file.
-    async fn script(&self, text: &str) -> std::io::Result<PathBuf> {
-        let (path, text) =
-            (self.common.context.place.join(&format!("script-{}", self.common.number())), text.to_owned());
-        bridge::blocking(move || {
-            std::fs::write(&path, text)?;
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
-            Ok(path)
-        })
-        .await
-    }
+/// Writes a command's own file.
+async fn script(common: &Common, text: &str) -> std::io::Result<PathBuf> {
+    let (path, text) = (common.context.place.join(&format!("script-{}", common.number())), text.to_owned());
+    bridge::blocking(move || {
+        std::fs::write(&path, text)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+        Ok(path)
+    })
+    .await
 }
 
 /// What a command depends on.

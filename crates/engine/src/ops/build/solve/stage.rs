@@ -7,10 +7,10 @@ use builder::cache::{Key, key};
 use builder::mounts::{Mounted, RunMount};
 use builder::{Base, Operation, PlannedStage, Stage, Step, StepError};
 use dockerfile::{Instruction, Kind};
+use engine_api::container::Config;
 use image::ImageRecord;
 use oci::Digest;
 use oci::image::{ExecConfig, History, Platform};
-use snapshot::Stubs;
 
 use super::super::cache::Keyed;
 use super::super::copy::owner_of_user;
@@ -21,17 +21,13 @@ use super::super::imports::Sought;
 use super::super::lines::Lines;
 use super::super::named::BaseWords;
 use super::super::turns::Turns;
-use super::super::work::{ImageTree, Work};
-use super::super::{BuildError, BuildLine, BuildOptions, PartEvent, cache, full_name, mounts};
+use super::super::work::{ImageTree, NO_STUBS, Work};
+use super::super::{BuildError, BuildLine, BuildOptions, PartEvent, cache, full_name, history, mounts};
 use super::common::{Common, StageImage};
-use super::{announce_step, check_platform, platform, short};
+use super::{announce_step, check_platform, platform, short, wanted_platform};
 use crate::Engine;
-use crate::clock::{now_nanos, rfc3339};
-use crate::ops::commit::StepFiles;
-use crate::ops::{commit, image_budget};
-
-/// Nobody but us writes to the tree of a copy.
-const NO_STUBS: Stubs<'static> = Stubs { files: &[], links: &[], directories: &[] };
+use crate::ops::commit::{self, CommitError, StepFiles};
+use crate::ops::image_budget;
 
 /// What is shown of a variable that a secret is in: BuildKit's (dockerfile2llb, withSecretEnvMask).
 const MASK: &str = "****";
@@ -87,6 +83,23 @@ pub(super) struct Facts {
     pub(super) is_told_whole: bool,
 }
 
+/// What the image of a step is made of, beside its files.
+pub(super) struct Committing {
+    engine: Engine,
+    parent: Option<Arc<ImageRecord>>,
+    config: Config,
+    platform: Platform,
+    history: History,
+}
+
+impl Committing {
+    /// Makes it of a snapshot, without what is no step's doing; of none it has no files of its own. Blocks.
+    pub(super) fn image(self, files: Option<StepFiles<'_>>) -> Result<Digest, CommitError> {
+        let told = (&self.config, self.platform);
+        commit::build_step(&self.engine, files, self.parent.as_deref(), told, self.history)
+    }
+}
+
 impl StageSolver {
     /// Solves the stage of a place in the plan.
     pub(super) async fn solve(common: Arc<Common>, place: usize, turns: Arc<Turns>) -> Result<(), Failed> {
@@ -132,7 +145,7 @@ impl StageSolver {
         let (stage, triggers) = Stage::begin(config, common.buildkit, common.arguments_of(place), escape);
         names.add(triggers.len());
         let image = base.map(|base| base.id.clone());
-        let platform = platform(wanted_platform(&common, planned))?;
+        let platform = platform(wanted_platform(&common, &planned.platform))?;
         let renews = renews(&common.options, planned);
         let mut solver = StageSolver {
             place,
@@ -338,14 +351,31 @@ impl StageSolver {
         keyed: Keyed,
         make: impl FnOnce(&Engine, Option<&ImageRecord>) -> Result<Option<Work>, BuildError> + Send + 'static,
     ) -> Result<(), BuildError> {
-        let (engine, config) = (self.common.engine.clone(), self.stage.config.clone());
-        let (parent, platform) = (self.parent()?, self.platform.clone());
-        let _expected = image_budget::expect(&self.common.engine, self.image.as_ref());
-        let (step, key) = (history(&self.stage, &keyed.words), keyed.key.clone());
-        let recorded = bridge::blocking(move || {
-            let work = make(&engine, parent.as_deref())?;
+        let recorded = self.record_of(keyed, move |commit| {
+            let work = make(&commit.engine, commit.parent.as_deref())?;
             let files = work.as_ref().map(|work| StepFiles { key: &work.key, stubs: NO_STUBS, are_given: true });
-            let image = commit::build_step(&engine, files, parent.as_deref(), (&config, platform), step)?;
+            Ok(commit.image(files)?)
+        });
+        recorded.await
+    }
+
+    /// Records the image that `commit` makes of what a step has done, on a thread that may block; the stage goes on from it.
+    pub(super) async fn record_of(
+        &mut self,
+        keyed: Keyed,
+        commit: impl FnOnce(Committing) -> Result<Digest, BuildError> + Send + 'static,
+    ) -> Result<(), BuildError> {
+        let _expected = image_budget::expect(&self.common.engine, self.image.as_ref());
+        let committing = Committing {
+            engine: self.common.engine.clone(),
+            parent: self.parent()?,
+            config: self.stage.config.clone(),
+            platform: self.platform.clone(),
+            history: history(&self.stage.author, &keyed.words),
+        };
+        let (engine, key) = (self.common.engine.clone(), keyed.key.clone());
+        let recorded = bridge::blocking(move || {
+            let image = commit(committing)?;
             cache::remember(&engine, &image, keyed);
             Ok::<_, BuildError>(image)
         });
@@ -418,17 +448,6 @@ fn told<'a>(instruction: &Instruction, words: &'a str) -> Cow<'a, str> {
     }
 }
 
-/// What history says of a step.
-pub(super) fn history(stage: &Stage, words: &[String]) -> History {
-    History {
-        created: Some(rfc3339(now_nanos())),
-        created_by: words.join(" "),
-        author: stage.author.clone(),
-        comment: String::new(),
-        empty_layer: false,
-    }
-}
-
 /// Whether a stage is one of which all is done again; one without a name has that which BuildKit gives it.
 fn renews(options: &BuildOptions, planned: &PlannedStage) -> bool {
     let own = match planned.name.as_str() {
@@ -458,7 +477,7 @@ async fn base(
     let planned = &common.plan.stages[place];
     check_platform(planned)?;
     let words = match &planned.base {
-        Base::Image(name) => match common.lookup.named.base_words(name, wanted_platform(common, planned)) {
+        Base::Image(name) => match common.lookup.named.base_words(name, wanted_platform(common, &planned.platform)) {
             BaseWords::Usual => Some(names.next(&format!("FROM {}", full_name(name)))),
             BaseWords::Context(words) => Some(words),
             BaseWords::Own => None,
@@ -482,7 +501,7 @@ async fn base(
                 None => None,
             };
             let lookup = common.lookup.telling(lines.clone());
-            let image = lookup.image(name, wanted_platform(common, planned)).await?;
+            let image = lookup.image(name, wanted_platform(common, &planned.platform)).await?;
             if is_told {
                 lines.part(PartEvent::Ended).await;
             }
@@ -491,9 +510,4 @@ async fn base(
         }
         _ => Ok((None, None)),
     }
-}
-
-/// What a stage is built for; empty for this machine.
-fn wanted_platform<'a>(common: &'a Common, planned: &'a PlannedStage) -> &'a str {
-    if planned.platform.is_empty() { &common.options.platform } else { &planned.platform }
 }

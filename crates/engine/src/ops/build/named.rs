@@ -372,7 +372,7 @@ fn layer_of(
         return Ok(known);
     }
     let work = Work::above(engine, None)?;
-    Copying::new(&tree.tree, &work, &files, false, false)?.run(&found)?;
+    Copying::new(&tree.tree, &work, &files, false, false, abandoned)?.run(&found)?;
     let history = History {
         created: Some(rfc3339(now_nanos())),
         created_by: words.concat(),

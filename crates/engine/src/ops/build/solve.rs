@@ -72,10 +72,10 @@ pub(super) async fn build(
         Input::Remote(url) => Ready::Fetched(remote_context::fetch(&engine, &url, false, &client).await?),
     };
     // What a Dockerfile makes of its variables takes as long as its author likes, within bounds.
-    let planned = bridge::blocking(move || {
+    let planned = bridge::abandonable(move |abandoned| {
         let (mut context, files, ask) = match input {
             Ready::Archive(archive) => (receive::receive(&task, archive.0, &options.dockerfile)?, None, None),
-            Ready::Fetched(fetched) => (fetched.open(&options.dockerfile)?, None, None),
+            Ready::Fetched(fetched) => (fetched.open(&options.dockerfile, abandoned)?, None, None),
             Ready::Local(local) => {
                 let (context, files) = local.context.open(&task, &local.name, &local.text)?;
                 let checking = checks::begin(&options, &local.text, &local.ignore, false)?;

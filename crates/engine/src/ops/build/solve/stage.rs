@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use bridge::Abandoned;
 use builder::cache::{Key, key};
 use builder::mounts::{Mounted, RunMount};
 use builder::{Base, Operation, PlannedStage, Stage, Step, StepError};
@@ -322,7 +323,7 @@ impl StageSolver {
         if self.known(&step).await {
             return Ok(());
         }
-        self.record(step, move |engine, parent| {
+        self.record(step, move |engine, parent, _| {
             let Some(path) = path else { return Ok(None) };
             let work = Work::above(engine, parent)?;
             work.make_directories(&path, user.map_or((0, 0), |user| owner_of_user(&work, &user)))?;
@@ -331,18 +332,18 @@ impl StageSolver {
         .await
     }
 
-    /// Has files made by `make`, and records the image.
+    /// Has files made by `make`, which is told when nobody waits for them any more, and records the image.
     pub(super) async fn record(
         &mut self,
         keyed: Keyed,
-        make: impl FnOnce(&Engine, Option<&ImageRecord>) -> Result<Option<Work>, BuildError> + Send + 'static,
+        make: impl FnOnce(&Engine, Option<&ImageRecord>, &Abandoned) -> Result<Option<Work>, BuildError> + Send + 'static,
     ) -> Result<(), BuildError> {
         let (engine, config) = (self.common.engine.clone(), self.stage.config.clone());
         let (parent, platform) = (self.parent()?, self.platform.clone());
         let _expected = image_budget::expect(&self.common.engine, self.image.as_ref());
         let (step, key) = (history(&self.stage, &keyed.words), keyed.key.clone());
-        let recorded = bridge::blocking(move || {
-            let work = make(&engine, parent.as_deref())?;
+        let recorded = bridge::abandonable(move |abandoned| {
+            let work = make(&engine, parent.as_deref(), abandoned)?;
             let key_of_work = work.as_ref().map(|work| (&work.key, NO_STUBS));
             let image = commit::build_step(&engine, key_of_work, parent.as_deref(), (&config, platform), step)?;
             cache::remember(&engine, &image, keyed);

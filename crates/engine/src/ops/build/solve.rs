@@ -16,7 +16,7 @@ mod stage;
 
 use std::sync::Arc;
 
-use builder::{Arguments, Base, Plan, PlannedStage, Platforms, Wanted};
+use builder::{Arguments, Plan, PlannedStage, Platforms, Wanted};
 use dockerfile::{Dockerfile, Kind};
 use dockerfile_checks::Checking;
 use oci::image::Platform;
@@ -28,7 +28,7 @@ use self::stage::{Failed, StageSolver};
 use super::asks::Client;
 use super::checks;
 use super::exports;
-use super::graph::{self, Needed};
+use super::graph::{self, Needed, WantedBase};
 use super::imports::Imports;
 use super::input::{Archive, Input, Local, SentFiles};
 use super::lines::Lines;
@@ -200,14 +200,13 @@ async fn metadata(common: &Arc<Common>) -> Result<bool, BuildError> {
     let mut looking = JoinSet::new();
     let mut has_triggers = false;
     common.plan.stages.iter().try_for_each(check_platform)?;
-    for (name, platform) in graph::images(&common.plan) {
+    for WantedBase { name, platform, first: stage } in graph::images(&common.plan) {
         if looking.len() >= STAGES_MAX {
             let found = first(&mut looking).await.transpose().map_err(|failed| *failed.why)?;
             has_triggers |= found.unwrap_or_default();
         }
         let lines = Arc::new(common.lines.beside());
-        let stage = common.plan.stages.iter().find(|stage| stage.base == Base::Image(name.clone()));
-        lines.at(stage.map_or(0, |stage| common.line_of(stage)));
+        lines.at(common.line_of(&common.plan.stages[stage]));
         let is_named = common.lookup.is_named(&name, wanted_platform(common, &platform));
         if !is_named {
             lines.begin(format!("[internal] load metadata for {}", full_name(&name)), None).await;

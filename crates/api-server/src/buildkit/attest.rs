@@ -86,8 +86,8 @@ impl BuildService {
         };
         let contexts = vec![named("scanner", &from), named("scanned", image)];
         let ended = self.side_build(build, text, contexts, platform).await?;
-        let written = sbom::written(&self.engine, &ended).await.map_err(failed)?;
-        written.into_iter().map(|(name, bytes)| of_bundle(&name, &bytes)).collect()
+        let written = sbom::written(&self.engine, &ended, of_bundle).await.map_err(failed)?;
+        written.into_iter().collect()
     }
 
     /// Builds something of our own beside a client's build; answers the image.

@@ -43,6 +43,13 @@ pub async fn abandonable<T: Send + 'static>(work: impl FnOnce(&Abandoned) -> T +
     blocking(move || work(&abandoned)).await
 }
 
+/// [`waiting`] and [`abandonable`] in one.
+pub async fn waiting_abandonable<T: Send + 'static>(work: impl FnOnce(&Abandoned) -> T + Send + 'static) -> T {
+    let held = Waiting(Abandoned::default());
+    let abandoned = held.0.clone();
+    waiting(move || work(&abandoned)).await
+}
+
 /// Whether nobody waits any more for what is being done.
 #[derive(Clone, Debug, Default)]
 pub struct Abandoned(Arc<AtomicBool>);
@@ -107,19 +114,26 @@ mod tests {
 
     #[tokio::test]
     async fn work_is_told_that_nobody_waits_any_more() {
-        let (begun, has_begun) = mpsc::channel();
-        let (sender, ended) = mpsc::channel();
-        let work = tokio::spawn(super::abandonable(move |abandoned| {
-            begun.send(()).unwrap();
-            while !abandoned.is_so() {
-                std::thread::yield_now();
-            }
-            sender.send(()).unwrap();
-        }));
-        super::blocking(move || has_begun.recv().unwrap()).await;
-        work.abort();
-        super::blocking(move || ended.recv().unwrap()).await;
+        for waits in [false, true] {
+            let (begun, has_begun) = mpsc::channel();
+            let (sender, ended) = mpsc::channel();
+            let work = move |abandoned: &super::Abandoned| {
+                begun.send(()).unwrap();
+                while !abandoned.is_so() {
+                    std::thread::yield_now();
+                }
+                sender.send(()).unwrap();
+            };
+            let work = match waits {
+                false => tokio::spawn(super::abandonable(work)),
+                true => tokio::spawn(super::waiting_abandonable(work)),
+            };
+            super::blocking(move || has_begun.recv().unwrap()).await;
+            work.abort();
+            super::blocking(move || ended.recv().unwrap()).await;
+        }
         assert!(super::abandonable(|abandoned| !abandoned.is_so()).await);
+        assert!(super::waiting_abandonable(|abandoned| !abandoned.is_so()).await);
     }
 
     #[tokio::test]

@@ -66,6 +66,7 @@ mod engine;
 mod held_layers;
 mod hosts;
 mod image_mounts;
+mod inflated;
 mod instructions;
 mod launch;
 mod limits;

@@ -86,8 +86,8 @@ impl BuildService {
         };
         let contexts = vec![named("scanner", &from), named("scanned", image)];
         let ended = self.side_build(build, text, contexts, platform).await?;
-        let written = sbom::written(&self.engine, &ended).await.map_err(failed)?;
-        written.into_iter().map(|(name, bytes)| of_bundle(&name, &bytes)).collect()
+        let written = sbom::written(&self.engine, &ended, of_bundle).await.map_err(failed)?;
+        written.into_iter().collect()
     }
 
     /// Builds something of our own beside a client's build; answers the image.
@@ -131,18 +131,25 @@ fn run_text(words: &[String], directory: &str, parameters: &BTreeMap<String, Str
         if !is_name || name.len().max(value.len()) > PARAMETER_MAX || value.contains(char::is_control) {
             return Err(said(format!("invalid parameter {} of an sbom generator", build::quoted(name))));
         }
-        let value: String = value
-            .chars()
-            .flat_map(|letter| matches!(letter, '"' | '\\' | '$').then_some('\\').into_iter().chain([letter]))
-            .collect();
-        text.push_str(&format!("ENV BUILDKIT_SCAN_{name}=\"{value}\"\n"));
+        text.push_str(&format!("ENV BUILDKIT_SCAN_{name}=\"{}\"\n", escaped(value)));
     }
     let words = serde_json::to_string(words).expect("texts are always JSON");
-    let directory = directory.replace('$', "\\$");
+    // The generator's image says it: a line that ends with it, or goes on with the next one, would be others' instructions.
+    if directory.contains(char::is_control) || directory.trim_end().ends_with('\\') {
+        return Err(said(format!("invalid working directory {} of an sbom generator", build::quoted(directory))));
+    }
+    let directory = escaped(directory);
     text.push_str(&format!(
         "WORKDIR {directory}\nRUN --mount=type=bind,from=scanned,target=/run/src/core/sbom --mount=type=tmpfs,target=/tmp {words}\n"
     ));
     Ok(text)
+}
+
+/// A word in which nothing is replaced.
+fn escaped(word: &str) -> String {
+    word.chars()
+        .flat_map(|letter| matches!(letter, '"' | '\\' | '$').then_some('\\').into_iter().chain([letter]))
+        .collect()
 }
 
 /// A document that a generator wrote: a statement of in-toto's, or what it would say.
@@ -209,6 +216,22 @@ mod tests {
         assert_eq!(text, wanted);
         let bad = BTreeMap::from([("X Y".to_owned(), String::new())]);
         assert!(run_text(&[], "/", &bad).is_err());
+    }
+
+    #[test]
+    fn a_generator_adds_no_instructions() {
+        let lines = |directory: &str| {
+            run_text(&["/scan".to_owned()], directory, &BTreeMap::new()).map(|text| {
+                let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+                (lines.len(), lines[lines.len() - 2].clone())
+            })
+        };
+        let usual = lines("/w").unwrap().0;
+        for directory in ["/w\nADD http://127.0.0.1/ /", "/w\rCOPY --from=own / /", "/w\\", "/w\\ \t", "/w\0"] {
+            let Err(err) = lines(directory) else { panic!("{directory:?} is taken") };
+            assert!(err.message.starts_with("invalid working directory "), "{err:?}");
+        }
+        assert_eq!(lines("/a b$c\"d\\e'f").unwrap(), (usual, "WORKDIR /a b\\$c\\\"d\\\\e'f".to_owned()));
     }
 
     #[test]

@@ -1,9 +1,8 @@
 //! `POST /images/create?fromSrc=`: an image of a tar, which comes with the request or lies at an address of the web.
 
 use std::io::{self, Cursor, Read};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use bridge::Abandoned;
 use engine_api::container::Config;
 use errdefs::ErrorKind;
 use layer::Compression;
@@ -14,6 +13,7 @@ pub use registry_client::{Fetched, WebAddress};
 
 use crate::Engine;
 use crate::clock::{now_nanos, rfc3339};
+use crate::inflated::inflate;
 use crate::instructions::{self, InstructionError};
 use crate::ops::commit::{self, CommitError};
 use crate::ops::images;
@@ -179,47 +179,19 @@ enum Foreign<R> {
     Broken,
 }
 
-struct Inflating {
-    tar: Box<dyn Read + Send>,
-    tar_bytes: u64,
-    /// What was read for it.
-    source_bytes: Arc<AtomicU64>,
-}
-
-/// Counts what is read.
-struct Counted<R> {
-    source: R,
-    bytes: Arc<AtomicU64>,
-}
-
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.source.read(buffer)?;
-        self.bytes.fetch_add(count as u64, Ordering::Relaxed);
-        Ok(count)
-    }
-}
+struct Inflating(Box<dyn Read + Send>);
 
 impl Inflating {
     fn begin(source: impl Read + Send + 'static) -> io::Result<Inflating> {
-        let source_bytes = Arc::<AtomicU64>::default();
-        let (_, mut inflated) = layer::decompress(Counted { source, bytes: source_bytes.clone() })?;
+        // Who sends it goes when nobody waits for it.
+        let mut inflated = inflate(source, 0, &Abandoned::default())?;
         let mut start = Vec::new();
         inflated.by_ref().take(START_BYTES).read_to_end(&mut start)?;
         // Whoever unpacks a tar inflates it where it is compressed; once is enough, and more has no bound here.
         if Compression::detect(&start) != Compression::Plain {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "archive/tar: invalid tar header"));
         }
-        Ok(Inflating { tar: Box::new(Cursor::new(start).chain(inflated)), tar_bytes: 0, source_bytes })
-    }
-
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.tar.read(buffer)?;
-        self.tar_bytes += count as u64;
-        match self.tar_bytes > image::inflated_max(self.source_bytes.load(Ordering::Relaxed)) {
-            true => Err(io::Error::new(io::ErrorKind::FileTooLarge, "it inflates to more than any layer of its size")),
-            false => Ok(count),
-        }
+        Ok(Inflating(Box::new(Cursor::new(start).chain(inflated))))
     }
 }
 
@@ -227,7 +199,7 @@ impl<R: Read + Send + 'static> Read for Foreign<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match self {
-                Foreign::Inflating(inflating) => return inflating.read(buffer),
+                Foreign::Inflating(inflating) => return inflating.0.read(buffer),
                 Foreign::Broken => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Foreign::Whole(_) => {
                     if let Foreign::Whole(source) = std::mem::replace(self, Foreign::Broken) {
@@ -242,22 +214,10 @@ impl<R: Read + Send + 'static> Read for Foreign<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A frame of blocks, each a head of three bytes and what is behind it (RFC 8878, 3.1.1.2).
-    fn zstd(blocks: &[(u32, u32, &[u8])]) -> Vec<u8> {
-        // No length, no checksum, a window of 128 KiB.
-        let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0, 0x38];
-        for (index, (kind, length, bytes)) in blocks.iter().enumerate() {
-            let last = u32::from(index + 1 == blocks.len());
-            frame.extend_from_slice(&(length << 3 | kind << 1 | last).to_le_bytes()[..3]);
-            frame.extend_from_slice(bytes);
-        }
-        frame
-    }
+    use crate::inflated::tests::{BLOCK_BYTES, REPEATED, zstd};
 
     #[test]
     fn what_a_stranger_sends_is_bounded_while_it_is_inflated() {
-        const BLOCK: u32 = 128 * 1024;
         let read = |bytes: Vec<u8>| {
             let mut foreign = Foreign::Whole(io::Cursor::new(bytes));
             io::copy(&mut foreign, &mut io::sink()).map_err(|err| err.kind())
@@ -265,8 +225,8 @@ mod tests {
         assert_eq!(read(vec![b'x'; 100_000]), Ok(100_000));
         assert_eq!(read(Vec::new()), Ok(0));
         // Four bytes each, of which the disk would be full.
-        let zeros = (1, BLOCK, &b"\0"[..]);
-        assert_eq!(read(zstd(&[zeros; 500])), Ok(500 * u64::from(BLOCK)));
+        let zeros = (REPEATED, BLOCK_BYTES, &b"\0"[..]);
+        assert_eq!(read(zstd(&[zeros; 500])), Ok(500 * u64::from(BLOCK_BYTES)));
         let bomb = zstd(&[zeros; 1000]);
         assert_eq!(read(bomb.clone()), Err(io::ErrorKind::FileTooLarge));
         let wrapped = zstd(&[(0, u32::try_from(bomb.len()).unwrap(), &bomb)]);

@@ -12,9 +12,11 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use builder::mounts::{Mounted, Owner, RunMount};
 use tokio::net::UnixListener;
+use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::debug;
 
@@ -28,6 +30,13 @@ const SECRET_MAX: usize = 500 * 1024;
 
 /// What names of such directories begin with.
 const PREFIX: &str = "build-secrets-";
+
+/// How many connections to agents a command may have at a time. Each takes a descriptor of the daemon, which all clients
+/// share; ssh needs one, and a build tool that fetches from many repositories one for each that it fetches from.
+const CONNECTIONS_MAX: usize = 64;
+
+/// How long nothing is accepted where that has failed.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// Memory that every system has (Filesystem Hierarchy Standard's supplement for Linux).
 const SHARED_MEMORY: &str = "/dev/shm";
@@ -85,6 +94,8 @@ pub(super) struct Secret {
 pub(super) struct Kept {
     directory: PathBuf,
     agents: Vec<JoinHandle<()>>,
+    /// For how many connections there is room.
+    room: Arc<Semaphore>,
 }
 
 fn failed(what: &'static str) -> impl FnOnce(io::Error) -> ClientFileError {
@@ -187,7 +198,7 @@ impl Kept {
             () => return Err(ClientFileError::NoMemory(config.exec_root.clone())),
         };
         DirBuilder::new().mode(0o700).create(&directory).map_err(failed("make a place for secrets"))?;
-        Ok(Kept { directory, agents: Vec::new() })
+        Ok(Kept { directory, agents: Vec::new(), room: Arc::new(Semaphore::new(CONNECTIONS_MAX)) })
     }
 
     /// Makes a socket that leads to a client's agent; answers where it is.
@@ -201,21 +212,38 @@ impl Kept {
         let path = self.directory.join(name);
         let listener = UnixListener::bind(&path).map_err(failed("listen for an agent"))?;
         give(&path, (owner.uid, owner.gid, owner.mode)).map_err(failed("give an agent's socket away"))?;
-        let (client, id) = (client.clone(), id.to_owned());
-        self.agents.push(tokio::spawn(async move {
-            // With it whatever is being carried ends.
-            let mut carried = JoinSet::new();
-            loop {
-                tokio::select! {
-                    accepted = listener.accept() => match accepted {
-                        Ok((stream, _)) => drop(carried.spawn(client.forward(id.clone(), stream))),
-                        Err(err) => return debug!(%err, "an agent's socket accepts nothing any more"),
-                    },
-                    Some(_) = carried.join_next() => {}
-                }
-            }
-        }));
+        self.agents.push(tokio::spawn(carry(listener, self.room.clone(), client.clone(), id.to_owned())));
         Ok(path)
+    }
+}
+
+/// Carries connections to a client's agent, as many at a time as there is room for: others wait in the kernel until one has
+/// ended, with no descriptor of ours.
+async fn carry(listener: UnixListener, room: Arc<Semaphore>, client: Arc<dyn Asks>, id: String) {
+    // With it whatever is being carried ends.
+    let mut carried = JoinSet::new();
+    loop {
+        let one = async {
+            let room = room.clone().acquire_owned().await.expect("nobody closes it");
+            (room, listener.accept().await)
+        };
+        tokio::select! {
+            (room, accepted) = one => match accepted {
+                Ok((stream, _)) => {
+                    let forwarded = client.forward(id.clone(), stream);
+                    drop(carried.spawn(async move {
+                        forwarded.await;
+                        drop(room);
+                    }));
+                }
+                Err(err) => {
+                    // Whoever takes all descriptors gives some back, and the connection still waits (accept(2), EMFILE).
+                    debug!(%err, "an agent's socket accepts nothing for now");
+                    tokio::time::sleep(ACCEPT_AGAIN).await;
+                }
+            },
+            Some(_) = carried.join_next() => {}
+        }
     }
 }
 
@@ -254,3 +282,6 @@ pub(crate) fn discard_secrets(config: &EngineConfig) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

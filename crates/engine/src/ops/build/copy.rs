@@ -7,6 +7,7 @@ use std::thread;
 
 use archive::UnpackError;
 use archive::{Entry, Kind, Overwrite, Owner, Pack, PackError, Resolution, TarReader, TarWriter, Time, Unpack};
+use bridge::Abandoned;
 use builder::modes::Modes;
 use dockerfile::{Files, InlineFile, PatternError, Patterns};
 use rustix::fs::{FileType, OFlags};
@@ -14,6 +15,7 @@ use rustix::fs::{FileType, OFlags};
 use super::sources::Source;
 use super::tree::{self, Found, Tree};
 use super::work::{Work, WorkError};
+use crate::inflated::inflate;
 
 /// How much is handed on at once. Nothing but speed depends on it: less makes more system calls, more only takes memory.
 const PIECE_BYTES: usize = 128 * 1024;
@@ -78,6 +80,8 @@ pub(super) struct Copying<'a> {
     owner: Option<(u32, u32)>,
     mode: Option<Modes>,
     exclude: Patterns,
+    /// Whether nobody waits for it any more.
+    abandoned: &'a Abandoned,
 }
 
 impl<'a> Copying<'a> {
@@ -88,6 +92,7 @@ impl<'a> Copying<'a> {
         files: &'a Files,
         add: bool,
         buildkit: bool,
+        abandoned: &'a Abandoned,
     ) -> Result<Copying<'a>, CopyError> {
         let owner = match files.chown.as_str() {
             // What comes from another image keeps its owners.
@@ -97,7 +102,7 @@ impl<'a> Copying<'a> {
         };
         let mode = Modes::parse(&files.chmod).ok();
         let exclude = Patterns::new(&files.exclude)?;
-        Ok(Copying { tree, work, remote: None, files, add, owner, mode, exclude })
+        Ok(Copying { tree, work, remote: None, files, add, owner, mode, exclude, abandoned })
     }
 
     /// The same with what comes from the web.
@@ -182,7 +187,8 @@ impl<'a> Copying<'a> {
         let (reader, writer) = io::pipe().map_err(CopyError::Pipe)?;
         let (packed, unpacked) = thread::scope(|scope| {
             let packing = scope.spawn(move || self.send(found, name, writer));
-            let mut tar = TarReader::new(BufReader::with_capacity(PIECE_BYTES, reader));
+            let plain = While { reader, abandoned: self.abandoned };
+            let mut tar = TarReader::new(BufReader::with_capacity(PIECE_BYTES, plain));
             let unpacked = archive::unpack(&mut tar, &self.options(directory));
             drop(tar);
             (packing.join(), unpacked)
@@ -235,7 +241,8 @@ impl<'a> Copying<'a> {
         }
         self.work.make_directories(directory, self.new_owner())?;
         let file = open().map_err(|err| CopyError::Source(err.into()))?;
-        let (_, plain) = layer::decompress(file).map_err(CopyError::Source)?;
+        let bytes = u64::try_from(found.stat.st_size).unwrap_or_default();
+        let plain = inflate(file, bytes, self.abandoned).map_err(CopyError::Source)?;
         let mut tar = TarReader::new(BufReader::with_capacity(PIECE_BYTES, plain));
         let owner = if self.files.chown.is_empty() { Owner::Archive } else { self.options(directory).owner };
         // The directory stays as it is, whatever the archive says of itself.
@@ -264,6 +271,21 @@ impl<'a> Copying<'a> {
         let written = tar.begin(&entry).and_then(|()| tar.data(file.text.as_bytes()));
         let bytes = written.and_then(|()| tar.finish()).map_err(CopyError::Pipe)?;
         Ok(archive::unpack(&mut TarReader::new(Cursor::new(bytes)), &self.options(&directory))?)
+    }
+}
+
+/// Reads as long as somebody waits for it.
+struct While<'a, R> {
+    reader: R,
+    abandoned: &'a Abandoned,
+}
+
+impl<R: Read> Read for While<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.abandoned.is_so() {
+            true => Err(io::Error::other("nobody waits for it any more")),
+            false => self.reader.read(buffer),
+        }
     }
 }
 

@@ -394,7 +394,7 @@ fn layer_of(
         return Ok(known);
     }
     let work = Work::above(engine, None)?;
-    Copying::new(&tree.tree, &work, &files, false, false)?.run(&found)?;
+    Copying::new(&tree.tree, &work, &files, false, false, abandoned)?.run(&found)?;
     let history = history("", &words);
     let files = StepFiles { key: &work.key, stubs: NO_STUBS, are_given: true };
     let image = commit::build_step(engine, Some(files), None, (&config, platform), history)?;

@@ -5,9 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Write};
 
 use archive::{Entry, Kind, Pack, PackError, Seen, TarWriter, Time};
+use bridge::Abandoned;
 pub use builder::attest::{self, Predicate};
 use errdefs::ErrorKind;
 pub use image::LayerForm;
@@ -19,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 use tracing::debug;
 
-use super::tree::{hex, open};
+use super::tree::{hash_file, hex, open};
 use super::work::{ImageTree, WorkError, tree_of};
 use crate::Engine;
 use crate::clock::now_seconds;
@@ -86,13 +87,20 @@ pub struct ImageFiles {
     tree: ImageTree,
     /// What all times become; none stay as they are. Seconds since 1970.
     time: Option<i64>,
+    /// Whether nobody waits for them any more.
+    abandoned: Abandoned,
 }
 
 impl ImageFiles {
-    /// Opens those of an image. Blocks.
-    pub fn open(engine: &Engine, image: &str, time: Option<i64>) -> Result<ImageFiles, OutputError> {
+    /// Opens those of an image, to be read as long as somebody waits for them. Blocks.
+    pub fn open(
+        engine: &Engine,
+        image: &str,
+        time: Option<i64>,
+        abandoned: &Abandoned,
+    ) -> Result<ImageFiles, OutputError> {
         let image = engine.images.resolve(image)?;
-        Ok(ImageFiles { tree: tree_of(engine, &image)?, time })
+        Ok(ImageFiles { tree: tree_of(engine, &image)?, time, abandoned: abandoned.clone() })
     }
 
     /// Tells all entries but sockets, each directory before what is in it, in the order of their names. Of a file with several names
@@ -193,14 +201,10 @@ impl ImageFiles {
 
     /// The sum of a file's bytes, in hexadecimal.
     fn sum(&self, path: &[u8]) -> io::Result<String> {
-        let (mut file, mut hash, mut piece) = (self.read(path)?, Sha256::new(), vec![0; PIECE_BYTES]);
-        loop {
-            match file.read(&mut piece) {
-                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-                Ok(0) => return Ok(hex(hash)),
-                read => hash.update(&piece[..read?]),
-            }
-        }
+        let mut hash = Sha256::new();
+        // A command may have made it as long as it liked.
+        hash_file(&mut hash, self.read(path)?, PIECE_BYTES, &self.abandoned)?;
+        Ok(hex(hash))
     }
 
     fn top(&self) -> Result<std::os::fd::OwnedFd, OutputError> {
@@ -245,10 +249,10 @@ pub async fn pack_all(
     out: impl Write + Send + 'static,
 ) -> Result<(), OutputError> {
     let engine = engine.clone();
-    bridge::waiting(move || {
+    bridge::waiting_abandonable(move |abandoned| {
         let mut tar = TarWriter::new(BufWriter::with_capacity(PIECE_BYTES, out));
         for Packed { built, top, by_platform } in images {
-            let files = ImageFiles::open(&engine, &built.image, time)?;
+            let files = ImageFiles::open(&engine, &built.image, time, abandoned)?;
             files.pack_into(&mut tar, &top)?;
             for file in files.said(&built.predicates, by_platform.then_some(&built.platform))? {
                 let path = if top.is_empty() { file.name } else { format!("{top}/{}", file.name) };
@@ -288,7 +292,8 @@ pub async fn with_files<T: Send + 'static>(
     work: impl FnOnce(&ImageFiles) -> Result<T, OutputError> + Send + 'static,
 ) -> Result<T, OutputError> {
     let (engine, image) = (engine.clone(), image.to_owned());
-    bridge::waiting(move || work(&ImageFiles::open(&engine, &image, time)?)).await
+    let work = move |abandoned: &_| work(&ImageFiles::open(&engine, &image, time, abandoned)?);
+    bridge::waiting_abandonable(work).await
 }
 
 /// Writes the files of an image as an archive to `out`, on a thread that may block; answers when it begins.
@@ -301,7 +306,7 @@ pub async fn archive(
     let (engine, image) = (engine.clone(), image.to_owned());
     let (opened, told) = oneshot::channel();
     tokio::spawn(bridge::waiting(move || {
-        let files = match ImageFiles::open(&engine, &image, time) {
+        let files = match ImageFiles::open(&engine, &image, time, &Abandoned::default()) {
             Ok(files) => files,
             Err(err) => {
                 // Who asked has gone.

@@ -1,6 +1,6 @@
 //! The context: a tar from the client, as files that only descriptors lead to from here on.
 
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File};
 use std::io::{self, BufReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use archive::{Overwrite, Owner, Resolution, TarReader, Unpack, UnpackError};
+use bridge::Abandoned;
 use dockerfile::{Dockerfile, ParseError, Patterns};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use tracing::debug;
@@ -15,6 +16,7 @@ use tracing::debug;
 use super::kept_context::{ContextFiles, ContextName};
 use super::tree::Tree;
 use crate::Engine;
+use crate::inflated::{Inflated, inflate};
 
 /// How much is read at once. Nothing but speed depends on it: less makes more system calls, more only takes memory.
 const PIECE_BYTES: usize = 128 * 1024;
@@ -145,9 +147,10 @@ pub(super) fn receive(engine: &Engine, archive: impl Read + Send, name: &str) ->
     in_place(place, name)
 }
 
-/// Unpacks a context into its place. Blocks.
-pub(super) fn unpack_in(place: &Place, archive: impl Read + Send) -> Result<(), ContextError> {
-    unpack(&place.root()?, archive)
+/// Unpacks a context that is in a file into its place, as long as somebody waits for it. Blocks.
+pub(super) fn unpack_file(place: &Place, archive: &File, abandoned: &Abandoned) -> Result<(), ContextError> {
+    let bytes = archive.metadata().map_err(ContextError::Decompress)?.len();
+    unpack_plain(&place.root()?, inflate(archive, bytes, abandoned))
 }
 
 /// A context whose files are in their place. Blocks.
@@ -182,7 +185,7 @@ pub(super) fn begin_with_kept(context: &mut Context, name: &ContextName) -> Resu
 
 /// Takes the files of such a context, or what of them is new. Blocks.
 pub(super) fn fill(context: &Context, archive: impl Read + Send) -> Result<(), ContextError> {
-    unpack_in(&context.place, archive)?;
+    unpack(&context.place.root()?, archive)?;
     context.files.iter().for_each(|files| files.are_whole());
     Ok(())
 }
@@ -206,14 +209,17 @@ pub(super) fn open(directory: &Path) -> Result<OwnedFd, ContextError> {
     openat(CWD, directory, flags, Mode::empty()).map_err(|err| ContextError::Place(err.into()))
 }
 
-/// Unpacks an archive below a directory. Blocks.
+/// Unpacks an archive below a directory, while a client sends it: reading ends when that has gone. Blocks.
 pub(super) fn unpack(root: &OwnedFd, mut archive: impl Read + Send) -> Result<(), ContextError> {
-    let (_, plain) = layer::decompress(&mut archive).map_err(ContextError::Decompress)?;
-    let mut tar = TarReader::new(BufReader::with_capacity(PIECE_BYTES, plain));
-    archive::unpack(&mut tar, &into(root))?;
-    drop(tar);
+    unpack_plain(root, inflate(&mut archive, 0, &Abandoned::default()))?;
     // What stands behind the end is nobody's, but while it is not read nobody hears the client go.
     io::copy(&mut archive, &mut io::sink()).map(drop).map_err(ContextError::Decompress)
+}
+
+fn unpack_plain(root: &OwnedFd, plain: io::Result<Inflated<'_>>) -> Result<(), ContextError> {
+    let plain = plain.map_err(ContextError::Decompress)?;
+    let mut tar = TarReader::new(BufReader::with_capacity(PIECE_BYTES, plain));
+    Ok(archive::unpack(&mut tar, &into(root))?)
 }
 
 fn text(tree: &Tree, name: &str) -> Result<(String, Vec<u8>), ContextError> {

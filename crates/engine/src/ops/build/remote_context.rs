@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::PathBuf;
 
+use bridge::Abandoned;
 use dockerfile::{GitAddress, GitAddressError};
 use registry_client::{WebAddress, WebError};
 
@@ -153,9 +154,9 @@ async fn new_place(engine: &Engine) -> Result<Place, RemoteContextError> {
 }
 
 impl FetchedContext {
-    /// Reads its Dockerfile, by its name if it is not alone. Blocks.
-    pub(super) fn open(self, name: &str) -> Result<Context, ContextError> {
-        if self.is_tree || self.unpack_archive()? {
+    /// Reads its Dockerfile, by its name if it is not alone, as long as somebody waits for it. Blocks.
+    pub(super) fn open(self, name: &str, abandoned: &Abandoned) -> Result<Context, ContextError> {
+        if self.is_tree || self.unpack_archive(abandoned)? {
             return receive::in_place(self.place, name);
         }
         let mut text = Vec::new();
@@ -168,9 +169,8 @@ impl FetchedContext {
 
     /// Puts its files in their place; what is no archive is a file called [`ALONE`].
     pub async fn files(self) -> Result<RemoteFiles, ContextError> {
-        // An archive of a client's comes from a task that may itself wait for a thread.
-        bridge::waiting(move || {
-            let is_dockerfile = !self.is_tree && !self.unpack_archive()?;
+        bridge::abandonable(move |abandoned| {
+            let is_dockerfile = !self.is_tree && !self.unpack_archive(abandoned)?;
             if is_dockerfile {
                 let (from, to) = (self.path(), self.place.join("context").join(ALONE));
                 fs::rename(from, to).map_err(ContextError::Place)?;
@@ -189,7 +189,7 @@ impl FetchedContext {
     }
 
     /// Unpacks what was fetched; answers whether it is an archive.
-    fn unpack_archive(&self) -> Result<bool, ContextError> {
+    fn unpack_archive(&self, abandoned: &Abandoned) -> Result<bool, ContextError> {
         let mut head = Vec::new();
         // What cannot be inflated is told as the Dockerfile that it is not.
         let is_archive = match layer::decompress(self.fetched()?) {
@@ -197,7 +197,7 @@ impl FetchedContext {
             Err(_) => false,
         };
         if is_archive {
-            receive::unpack_in(&self.place, self.fetched()?)?;
+            receive::unpack_file(&self.place, &self.fetched()?, abandoned)?;
         }
         Ok(is_archive)
     }

@@ -11,7 +11,7 @@ use super::outputs::{ImageFiles, OutputError, with_files};
 use crate::Engine;
 
 /// The longest record, in bytes: dpkg's of a full Debian has some 100 MiB.
-const RECORD_MAX: u64 = 256 << 20;
+const RECORD_MAX: u64 = 128 << 20;
 
 /// The longest of those that packages have of their own.
 const OWN_RECORD_MAX: u64 = 1 << 20;
@@ -88,7 +88,8 @@ fn read(files: &ImageFiles, path: &[u8], most: u64) -> io::Result<String> {
     if bytes.len() as u64 > most {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    // What is text already is not copied.
+    Ok(String::from_utf8(bytes).unwrap_or_else(|err| String::from_utf8_lossy(err.as_bytes()).into_owned()))
 }
 
 /// Where generators write (buildkit docs/attestations/sbom-protocol.md; frontend/attestations/sbom, sbom.go).
@@ -97,8 +98,9 @@ const WRITTEN: &str = "run/out/";
 /// How many documents a generator may write.
 const WRITTEN_MAX: usize = 64;
 
-/// The longest of them, in bytes.
-const DOCUMENT_MAX: u64 = 256 << 20;
+/// How long they may be together, in bytes: the largest that are seen of large images are a tenth of it. Each is in memory,
+/// and what it says several times.
+const WRITTEN_BYTES_MAX: u64 = 64 << 20;
 
 /// How a generator is run: its command, and the directory that it begins in.
 pub fn command(engine: &Engine, image: &str) -> Result<(Vec<String>, String), OutputError> {
@@ -108,9 +110,14 @@ pub fn command(engine: &Engine, image: &str) -> Result<(Vec<String>, String), Ou
     Ok((words, directory))
 }
 
-/// What a generator has written: names and bytes.
-pub async fn written(engine: &Engine, image: &str) -> Result<Vec<(String, Vec<u8>)>, OutputError> {
-    with_files(engine, image, None, |files| {
+/// What `read` makes of what a generator has written, of names and bytes: one after the other, so that one alone is in
+/// memory as it was written.
+pub async fn written<T: Send + 'static>(
+    engine: &Engine,
+    image: &str,
+    read: impl Fn(&str, &[u8]) -> T + Send + 'static,
+) -> Result<Vec<T>, OutputError> {
+    with_files(engine, image, None, move |files| {
         let mut names = Vec::new();
         files.list(&mut |entry| {
             let path = String::from_utf8(entry.path).unwrap_or_default();
@@ -120,11 +127,13 @@ pub async fn written(engine: &Engine, image: &str) -> Result<Vec<(String, Vec<u8
             }
             Ok(())
         })?;
+        let mut room = WRITTEN_BYTES_MAX;
         let one = |name: String| {
             let path = format!("{WRITTEN}{name}");
-            let text = read(files, path.as_bytes(), DOCUMENT_MAX);
+            let text = self::read(files, path.as_bytes(), room);
             let text = text.map_err(|source| archive::PackError::Read { path, source })?;
-            Ok((name, text.into_bytes()))
+            room -= (text.len() as u64).min(room);
+            Ok(read(&name, text.as_bytes()))
         };
         names.into_iter().map(one).collect()
     })

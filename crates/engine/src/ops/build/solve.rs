@@ -16,7 +16,7 @@ mod stage;
 
 use std::sync::Arc;
 
-use builder::{Arguments, Base, Plan, PlannedStage, Platforms, Wanted};
+use builder::{Arguments, Plan, PlannedStage, Platforms, Wanted};
 use dockerfile::{Dockerfile, Kind};
 use dockerfile_checks::Checking;
 use oci::image::Platform;
@@ -28,7 +28,7 @@ use self::stage::{Failed, StageSolver};
 use super::asks::Client;
 use super::checks;
 use super::exports;
-use super::graph::{self, Needed};
+use super::graph::{self, Needed, WantedBase};
 use super::imports::Imports;
 use super::input::{Archive, Directory, Input, Local, SentFiles};
 use super::kept_context;
@@ -75,10 +75,10 @@ pub(super) async fn build(
         Input::Remote(url) => Ready::Fetched(remote_context::fetch(&engine, &url, false, &client).await?),
     };
     // What a Dockerfile makes of its variables takes as long as its author likes, within bounds.
-    let planned = bridge::blocking(move || {
+    let planned = bridge::abandonable(move |abandoned| {
         let (mut context, files, local) = match input {
             Ready::Archive(archive) => (receive::receive(&task, archive.0, &options.dockerfile)?, None, None),
-            Ready::Fetched(fetched) => (fetched.open(&options.dockerfile)?, None, None),
+            Ready::Fetched(fetched) => (fetched.open(&options.dockerfile, abandoned)?, None, None),
             Ready::Directory(Directory { name, text, files }) => {
                 (receive::of_text(&task, &name, &text)?, Some(files), None)
             }
@@ -215,7 +215,7 @@ async fn begin(common: &Arc<Common>, checking: Option<Checking>, files: Option<S
 fn needed(common: &Common) -> Needed {
     let images = graph::images(&common.plan);
     let may_ask =
-        |(name, platform): &(String, String)| common.lookup.may_ask_for_files(name, wanted_platform(common, platform));
+        |base: &WantedBase| common.lookup.may_ask_for_files(&base.name, wanted_platform(common, &base.platform));
     // What an image asks for is not looked into.
     if images.iter().any(may_ask) { Needed::All } else { graph::needed(&common.plan) }
 }
@@ -234,14 +234,13 @@ async fn metadata(common: &Arc<Common>) -> Result<bool, BuildError> {
     let mut looking = JoinSet::new();
     let mut has_triggers = false;
     common.plan.stages.iter().try_for_each(check_platform)?;
-    for (name, platform) in graph::images(&common.plan) {
+    for WantedBase { name, platform, first: stage } in graph::images(&common.plan) {
         if looking.len() >= STAGES_MAX {
             let found = first(&mut looking).await.transpose().map_err(|failed| *failed.why)?;
             has_triggers |= found.unwrap_or_default();
         }
         let lines = Arc::new(common.lines.beside());
-        let stage = common.plan.stages.iter().find(|stage| stage.base == Base::Image(name.clone()));
-        lines.at(stage.map_or(0, |stage| common.line_of(stage)));
+        lines.at(common.line_of(&common.plan.stages[stage]));
         let is_named = common.lookup.is_named(&name, wanted_platform(common, &platform));
         if !is_named {
             lines.begin(format!("[internal] load metadata for {}", full_name(&name)), None).await;

@@ -192,19 +192,9 @@ impl Tree {
         let mut hash = Sha256::new();
         header(&mut hash, &found, kind);
         if kind == FileType::RegularFile && found.stat.st_size > 0 {
-            let mut file = File::from(archive::reopen(&found.place, OFlags::RDONLY)?);
-            let mut piece = vec![0; PIECE_BYTES.min(usize::try_from(found.stat.st_size).unwrap_or(PIECE_BYTES))];
-            loop {
-                if abandoned.is_so() {
-                    return Err(io::Error::other("nobody waits for it any more"));
-                }
-                match file.read(&mut piece) {
-                    Ok(0) => break,
-                    Ok(count) => hash.update(&piece[..count]),
-                    Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-                    Err(err) => return Err(err),
-                }
-            }
+            let file = File::from(archive::reopen(&found.place, OFlags::RDONLY)?);
+            let piece_bytes = PIECE_BYTES.min(usize::try_from(found.stat.st_size).unwrap_or(PIECE_BYTES));
+            hash_file(&mut hash, file, piece_bytes, abandoned)?;
         }
         let sum = hex(hash);
         self.files.iter().for_each(|files| files.learn(found.path.as_bytes(), &sum));
@@ -244,6 +234,27 @@ fn header(hash: &mut Sha256, found: &Found, kind: FileType) {
     if let Ok(length) = rustix::fs::getxattr(&*path, "security.capability", &mut value[..]) {
         hash.update(b"security.capability");
         hash.update(&value[..length]);
+    }
+}
+
+/// Hashes a file, `piece_bytes` at once. It ends when nobody waits for it any more.
+pub(super) fn hash_file(
+    hash: &mut Sha256,
+    mut file: File,
+    piece_bytes: usize,
+    abandoned: &Abandoned,
+) -> io::Result<()> {
+    let mut piece = vec![0; piece_bytes];
+    loop {
+        if abandoned.is_so() {
+            return Err(io::Error::other("nobody waits for it any more"));
+        }
+        match file.read(&mut piece) {
+            Ok(0) => return Ok(()),
+            Ok(count) => hash.update(&piece[..count]),
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+            Err(err) => return Err(err),
+        }
     }
 }
 

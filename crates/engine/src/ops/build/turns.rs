@@ -5,7 +5,8 @@
 //! stage 1 --tell--> queue                           held back, above a bound in files of the build's directory
 //! ```
 //! Only the stage whose turn it is ever waits for the reader. Another one that did, with a locked cache in its hands, might
-//! wait for ever for one that waits for the cache.
+//! wait for ever for one that waits for the cache. So what is held back is bounded ([`HELD_MAX`]): texts above that are left
+//! out, and how many bytes they had is told in their place.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,13 @@ use crate::sync::lock;
 
 /// How much text of a stage is kept in memory, in bytes. There may be many stages; the bound is of each.
 const MEMORY_MAX: usize = 64 * 1024;
+
+/// How much text of all stages together is held back, in bytes. A command may print for as long as the first stage goes on;
+/// without a bound it fills the disk. No log that people read is larger.
+const HELD_MAX: usize = 64 * 1024 * 1024;
+
+/// What something to tell that is no text counts there, in bytes: about what it takes.
+const LINE_BYTES: usize = 512;
 
 /// What waits for its turn.
 #[derive(Debug)]
@@ -41,12 +49,16 @@ struct State {
     failed: Option<usize>,
     /// How many files there were.
     files: usize,
+    /// How many bytes all pieces have.
+    held: usize,
 }
 
 /// What a stage has told so far.
 #[derive(Debug, Default)]
 struct Held {
     pieces: VecDeque<Piece>,
+    /// How many bytes of text were left out behind them.
+    left_out: usize,
     ended: bool,
 }
 
@@ -55,8 +67,8 @@ struct Held {
 enum Piece {
     /// What they take in memory, too.
     Texts(Vec<String>, usize),
-    /// Texts in a file.
-    File(PathBuf),
+    /// Texts in a file, and what they took in memory.
+    File(PathBuf, usize),
     /// Something to tell that is no text.
     Line(Box<BuildLine>),
 }
@@ -65,7 +77,7 @@ impl Turns {
     /// Those of so many stages, in a directory that goes with the build.
     pub(super) fn new(stages: usize, place: PathBuf) -> Turns {
         let stages = (0..stages).map(|_| Held::default()).collect();
-        let state = State { stages, turn: 0, failed: None, files: 0 };
+        let state = State { stages, turn: 0, failed: None, files: 0, held: 0 };
         Turns { state: Mutex::new(state), news: Notify::new(), room: Notify::new(), place }
     }
 
@@ -78,9 +90,12 @@ impl Turns {
             room.as_mut().enable();
             let full = {
                 let mut state = lock(&self.state);
+                if state.leaves_out(stage, &line) {
+                    return;
+                }
                 match (state.stages[stage].is_full(), state.turn == stage) {
                     (false, _) => {
-                        state.stages[stage].push(line);
+                        state.push(stage, line);
                         self.news.notify_one();
                         return;
                     }
@@ -89,24 +104,33 @@ impl Turns {
                 }
             };
             match full {
-                Some((texts, path)) => self.put_away(stage, texts, path).await,
+                Some((texts, bytes, path)) => self.put_away(stage, (texts, bytes), path).await,
                 None => room.await,
             }
         }
     }
 
     /// Puts texts into a file. Nobody else tells anything of this stage meanwhile.
-    async fn put_away(&self, stage: usize, texts: Vec<String>, path: PathBuf) {
+    async fn put_away(&self, stage: usize, (texts, bytes): (Vec<String>, usize), path: PathBuf) {
         let piece = bridge::blocking(move || match write(&path, &texts) {
-            Ok(()) => Piece::File(path),
+            Ok(()) => Piece::File(path, bytes),
             Err(err) => {
-                // Rather more memory than a line less.
-                debug!(%err, "lines of a build stay in memory");
-                Piece::Texts(texts, 0)
+                debug!(%err, "lines of a build are left out");
+                if let Err(err) = std::fs::remove_file(&path) {
+                    // It goes with the build.
+                    debug!(%err, "a part of the lines stays");
+                }
+                // A disk stays full for long; memory that is taken instead is everybody's.
+                let note = left_out(&err);
+                let bytes = bytes_of(&note);
+                Piece::Texts(vec![note], bytes)
             }
         });
-        let pieces = [piece.await, Piece::Texts(Vec::new(), 0)];
-        lock(&self.state).stages[stage].pieces.extend(pieces);
+        let piece = piece.await;
+        let mut state = lock(&self.state);
+        state.held = state.held + piece.bytes() - bytes;
+        state.stages[stage].pieces.extend([piece, Piece::Texts(Vec::new(), 0)]);
+        drop(state);
         self.news.notify_one();
     }
 
@@ -158,8 +182,12 @@ impl State {
         loop {
             let Some(held) = self.stages.get_mut(self.turn) else { return Next::End };
             match held.pieces.pop_front() {
-                Some(piece) => return Next::Piece(piece),
+                Some(piece) => {
+                    self.held -= piece.bytes();
+                    return Next::Piece(piece);
+                }
                 None if !held.ended => return Next::Wait,
+                None if held.left_out > 0 => return Next::Piece(Piece::Texts(vec![held.note()], 0)),
                 None => {}
             }
             self.turn = match self.failed {
@@ -170,11 +198,35 @@ impl State {
         }
     }
 
-    /// Takes the last texts of a stage, for a file of that name.
-    fn take_texts(&mut self, stage: usize, place: &Path) -> Option<(Vec<String>, PathBuf)> {
-        let Some(Piece::Texts(texts, _)) = self.stages[stage].pieces.pop_back() else { return None };
+    /// Leaves out what is only read if its stage has to wait and too much is held back.
+    fn leaves_out(&mut self, stage: usize, line: &BuildLine) -> bool {
+        let (bytes, told) = match line {
+            BuildLine::Text(text) => (bytes_of(text), text.len()),
+            BuildLine::Pull(_) => (LINE_BYTES, 0),
+            // Programs read the others, of which there are a few for a step.
+            _ => return false,
+        };
+        let leaves_out = self.turn != stage && self.held + bytes > HELD_MAX;
+        if leaves_out {
+            self.stages[stage].left_out += told;
+        }
+        leaves_out
+    }
+
+    fn push(&mut self, stage: usize, line: BuildLine) {
+        let held = &mut self.stages[stage];
+        if held.left_out > 0 {
+            let note = BuildLine::Text(held.note());
+            self.held += held.push(note);
+        }
+        self.held += held.push(line);
+    }
+
+    /// Takes the last texts of a stage, and what they take in memory, for a file of that name.
+    fn take_texts(&mut self, stage: usize, place: &Path) -> Option<(Vec<String>, usize, PathBuf)> {
+        let Some(Piece::Texts(texts, bytes)) = self.stages[stage].pieces.pop_back() else { return None };
         self.files += 1;
-        Some((texts, place.join(format!("lines-{}", self.files))))
+        Some((texts, bytes, place.join(format!("lines-{}", self.files))))
     }
 }
 
@@ -184,20 +236,51 @@ impl Held {
         matches!(self.pieces.back(), Some(Piece::Texts(_, bytes)) if *bytes >= MEMORY_MAX)
     }
 
-    fn push(&mut self, line: BuildLine) {
-        let bytes_of = |text: &String| text.len() + size_of::<String>();
+    /// Answers by how many bytes the pieces are more.
+    fn push(&mut self, line: BuildLine) -> usize {
         match (line, self.pieces.back_mut()) {
             (BuildLine::Text(text), Some(Piece::Texts(texts, bytes))) => {
-                *bytes += bytes_of(&text);
+                let more = bytes_of(&text);
+                *bytes += more;
                 texts.push(text);
+                more
             }
             (BuildLine::Text(text), _) => {
                 let bytes = bytes_of(&text);
                 self.pieces.push_back(Piece::Texts(vec![text], bytes));
+                bytes
             }
-            (line, _) => self.pieces.push_back(Piece::Line(Box::new(line))),
+            (line, _) => {
+                self.pieces.push_back(Piece::Line(Box::new(line)));
+                LINE_BYTES
+            }
         }
     }
+
+    /// Says what was left out so far.
+    fn note(&mut self) -> String {
+        left_out(&format_args!("{} bytes", std::mem::take(&mut self.left_out)))
+    }
+}
+
+impl Piece {
+    /// What it takes in memory, or took.
+    fn bytes(&self) -> usize {
+        match self {
+            Piece::Texts(_, bytes) | Piece::File(_, bytes) => *bytes,
+            Piece::Line(_) => LINE_BYTES,
+        }
+    }
+}
+
+/// What a text takes in memory.
+fn bytes_of(text: &str) -> usize {
+    text.len() + size_of::<String>()
+}
+
+/// What is told in place of texts that are not.
+fn left_out(what: &dyn std::fmt::Display) -> String {
+    format!("[output left out: {what}]\n")
 }
 
 fn write(path: &Path, texts: &[String]) -> std::io::Result<()> {
@@ -209,7 +292,7 @@ async fn lines(piece: Piece) -> Vec<BuildLine> {
     let texts = match piece {
         Piece::Line(line) => return vec![*line],
         Piece::Texts(texts, _) => texts,
-        Piece::File(path) => bridge::blocking(move || read(&path)).await,
+        Piece::File(path, _) => bridge::blocking(move || read(&path)).await,
     };
     texts.into_iter().map(BuildLine::Text).collect()
 }
@@ -220,7 +303,7 @@ fn read(path: &Path) -> Vec<String> {
         // It goes with the build.
         debug!(%err, "lines of a build that were told stay");
     }
-    read.unwrap_or_else(|err| vec![format!("[output left out: {err}]\n")])
+    read.unwrap_or_else(|err| vec![left_out(&err)])
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! `RUN`: its mounts, its container, its image.
 
+use bridge::Abandoned;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -65,7 +66,7 @@ impl StageSolver {
             return Err(BuildError::Leak { id: leak.id, path: leak.path });
         }
         let container = snapshot_key(running.id());
-        let commit = move |commit: Committing| {
+        let commit = move |commit: Committing, _: &Abandoned| {
             let image = made.with_all(|stubs| {
                 // A command may have left what is no part of a layer: sockets.
                 commit.image(Some(StepFiles { key: &container, stubs, are_given: false }))

@@ -48,7 +48,7 @@ pub(super) struct Common {
     merged: Mutex<Arguments>,
     /// Whether it is built as BuildKit does, where dockerd's classic builder does something else.
     pub(super) buildkit: bool,
-    inherited: Mutex<HashMap<usize, Arc<Arguments>>>,
+    inherited: Mutex<Inherited>,
     /// Caches of commands with which the build has begun anew.
     pub(super) renewed: Mutex<caches::Renewed>,
     /// What stages came to, by their place in the plan.
@@ -63,6 +63,14 @@ pub(super) struct Common {
     steps: Semaphore,
     /// How many names were made.
     names: AtomicUsize,
+}
+
+/// The arguments of stages that others begin with.
+#[derive(Default)]
+struct Inherited {
+    by_stage: HashMap<usize, Arc<Arguments>>,
+    /// How many bytes all of them have.
+    bytes: usize,
 }
 
 /// The image that a stage came to, if there is one.
@@ -135,11 +143,11 @@ impl Common {
         // With BuildKit a stage knows the arguments of the one that it begins with.
         if self.buildkit && self.graph.is_base(stage) {
             let mut inherited = lock(&self.inherited);
-            let bytes: usize = inherited.values().map(|arguments| arguments.stage_bytes()).sum();
-            if bytes + arguments.stage_bytes() > INHERITED_MAX {
+            inherited.bytes += arguments.stage_bytes();
+            if inherited.bytes > INHERITED_MAX {
                 return Err(StepError::Fault(Fault::TooLong).into());
             }
-            inherited.insert(stage, Arc::new(arguments));
+            inherited.by_stage.insert(stage, Arc::new(arguments));
         }
         self.outcomes[stage].send_replace(Some(outcome));
         Ok(())
@@ -148,7 +156,7 @@ impl Common {
     /// The arguments that a stage begins with, whose base has come.
     pub(super) fn arguments_of(&self, stage: usize) -> Arguments {
         let base = match self.graph.base(stage) {
-            StageBase::Stage(base) => lock(&self.inherited).get(&base).cloned(),
+            StageBase::Stage(base) => lock(&self.inherited).by_stage.get(&base).cloned(),
             _ => None,
         };
         base.map_or_else(|| self.arguments.for_stage(), |base| base.for_child())

@@ -53,11 +53,12 @@ impl StageSolver {
             }
         };
         let (context, buildkit) = (common.context.clone(), common.buildkit);
-        self.record(keyed, move |engine, parent| {
+        self.record(keyed, move |engine, parent, abandoned| {
             let work = Work::above(engine, parent)?;
             let tree = from.as_ref().map_or(&context.tree, |from| &from.tree);
             let remote = remote::tree(&context.place).map_err(BuildError::Remote)?;
-            Copying::new(tree, &work, &files, add, buildkit)?.with_remote(remote.as_ref()).run(&found)?;
+            let copying = Copying::new(tree, &work, &files, add, buildkit, abandoned)?;
+            copying.with_remote(remote.as_ref()).run(&found)?;
             Ok(Some(work))
         })
         .await

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use bridge::Abandoned;
 use builder::cache::{Key, key};
 use builder::mounts::{Mounted, RunMount};
 use builder::{Base, Operation, PlannedStage, Stage, Step, StepError};
@@ -336,7 +337,7 @@ impl StageSolver {
         if self.known(&step).await {
             return Ok(());
         }
-        self.record(step, move |engine, parent| {
+        self.record(step, move |engine, parent, _| {
             let Some(path) = path else { return Ok(None) };
             let work = Work::above(engine, parent)?;
             work.make_directories(&path, user.map_or((0, 0), |user| owner_of_user(&work, &user)))?;
@@ -345,14 +346,14 @@ impl StageSolver {
         .await
     }
 
-    /// Has files made by `make`, and records the image.
+    /// Has files made by `make`, which is told when nobody waits for them any more, and records the image.
     pub(super) async fn record(
         &mut self,
         keyed: Keyed,
-        make: impl FnOnce(&Engine, Option<&ImageRecord>) -> Result<Option<Work>, BuildError> + Send + 'static,
+        make: impl FnOnce(&Engine, Option<&ImageRecord>, &Abandoned) -> Result<Option<Work>, BuildError> + Send + 'static,
     ) -> Result<(), BuildError> {
-        let recorded = self.record_of(keyed, move |commit| {
-            let work = make(&commit.engine, commit.parent.as_deref())?;
+        let recorded = self.record_of(keyed, move |commit, abandoned| {
+            let work = make(&commit.engine, commit.parent.as_deref(), abandoned)?;
             let files = work.as_ref().map(|work| StepFiles { key: &work.key, stubs: NO_STUBS, are_given: true });
             Ok(commit.image(files)?)
         });
@@ -363,7 +364,7 @@ impl StageSolver {
     pub(super) async fn record_of(
         &mut self,
         keyed: Keyed,
-        commit: impl FnOnce(Committing) -> Result<Digest, BuildError> + Send + 'static,
+        commit: impl FnOnce(Committing, &Abandoned) -> Result<Digest, BuildError> + Send + 'static,
     ) -> Result<(), BuildError> {
         let _expected = image_budget::expect(&self.common.engine, self.image.as_ref());
         let committing = Committing {
@@ -374,8 +375,8 @@ impl StageSolver {
             history: history(&self.stage.author, &keyed.words),
         };
         let (engine, key) = (self.common.engine.clone(), keyed.key.clone());
-        let recorded = bridge::blocking(move || {
-            let image = commit(committing)?;
+        let recorded = bridge::abandonable(move |abandoned| {
+            let image = commit(committing, abandoned)?;
             cache::remember(&engine, &image, keyed);
             Ok::<_, BuildError>(image)
         });

@@ -1,3 +1,4 @@
+use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
@@ -85,6 +86,53 @@ async fn whose_turn_it_is_waits_for_the_reader() {
         () = others => {}
     }
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+/// The bytes of all files of a directory.
+fn bytes_in(directory: &Path) -> u64 {
+    std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
+}
+
+#[tokio::test]
+async fn endless_output_that_waits_is_bounded_and_what_is_left_out_is_told() {
+    let line = format!("{:65000}\n", 0);
+    let more_than_is_held = HELD_MAX / line.len() + 100;
+    let texts = told(3, async |turns| {
+        for _ in 0..more_than_is_held {
+            // It may hold a cache that the first one waits for: it does not wait either.
+            turns.tell(2, text(&line)).await;
+        }
+        assert!(bytes_in(&turns.place) <= HELD_MAX as u64 * 2, "{} bytes", bytes_in(&turns.place));
+        // What programs read comes whatever is left out.
+        turns.tell(2, BuildLine::Image("c".to_owned())).await;
+        turns.tell(1, text("b")).await;
+        turns.end(1);
+        turns.tell(0, text("a")).await;
+        turns.end(0);
+        while lock(&turns.state).turn < 2 || lock(&turns.state).held > 0 {
+            tokio::task::yield_now().await;
+        }
+        turns.tell(2, text("last")).await;
+        turns.end(2);
+    });
+    let texts = texts.await;
+    let held = texts.iter().filter(|text| **text == line).count();
+    assert!(held < more_than_is_held);
+    let left_out = (more_than_is_held - held) * line.len();
+    let others: Vec<&str> = texts.iter().filter(|text| **text != line).map(String::as_str).collect();
+    let note = format!("[output left out: {left_out} bytes]\n");
+    assert_eq!(others, ["a", "b", &note, "Image(\"c\")", "last"]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_put_away_is_left_out_and_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let turns = Turns::new(2, directory.path().join("none"));
+    for _ in 0..1000 {
+        turns.tell(1, text(&format!("{:4096}", 0))).await;
+    }
+    let held: usize = lock(&turns.state).stages[1].pieces.iter().map(Piece::bytes).sum();
+    assert!(held < 2 * MEMORY_MAX + 4096, "{held} bytes");
 }
 
 #[tokio::test]

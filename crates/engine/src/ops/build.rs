@@ -78,7 +78,7 @@ pub use client_files::ClientFileError;
 pub(crate) use client_files::discard_secrets;
 pub use copy::{CopyError, OwnerError};
 pub use dockerfile::ignored;
-pub use dockerfile_checks::{Findings, Warning};
+pub use dockerfile_checks::{Findings, Violation, Warning};
 pub use explain::{Explanation, Reason};
 pub use exports::ExportError;
 pub use git::GitError;
@@ -236,8 +236,8 @@ pub enum BuildError {
     #[error(transparent)]
     Plan(#[from] builder::PlanError),
     /// Checks do not like the Dockerfile, and that counts. BuildKit's sentence.
-    #[error("{0}")]
-    Checks(String),
+    #[error(transparent)]
+    Checks(Violation),
     /// An instruction cannot be carried out.
     #[error(transparent)]
     Step(#[from] builder::StepError),

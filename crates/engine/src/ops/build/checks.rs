@@ -48,7 +48,7 @@ pub(super) async fn in_build(checking: Checking, lookup: &Lookup, lines: &Lines)
     let findings = bridge::blocking(move || checking.finish(&images)).await;
     let violation = findings.violation.clone();
     lines.tell(BuildLine::Findings(Box::new(findings))).await;
-    violation.map_or(Ok(()), |sentence| Err(BuildError::Checks(sentence)))
+    violation.map_or(Ok(()), |violation| Err(BuildError::Checks(violation)))
 }
 
 /// Looks at a Dockerfile that is not built, and tells what was found.

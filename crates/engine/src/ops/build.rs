@@ -100,7 +100,7 @@ pub use remote_context::{
 pub(crate) use run::{left_over, remove_left_over};
 pub use sources::SourceError;
 pub use space::Limits;
-pub(crate) use space::{Kept, Space, all as all_space, goes, remove as remove_space};
+pub(crate) use space::{Space, SpaceKind, all as all_space, goes, remove as remove_space};
 pub use transfer::TransferError;
 pub use work::WorkError;
 

@@ -82,7 +82,7 @@ pub(super) struct Secret {
 }
 
 /// A place for what a command gets of the client's; gone when it is dropped.
-pub(super) struct Kept {
+pub(super) struct ClientFiles {
     directory: PathBuf,
     agents: Vec<JoinHandle<()>>,
 }
@@ -177,8 +177,8 @@ fn agent(
     Ok(())
 }
 
-impl Kept {
-    pub(super) fn new(config: &EngineConfig) -> Result<Kept, ClientFileError> {
+impl ClientFiles {
+    pub(super) fn new(config: &EngineConfig) -> Result<ClientFiles, ClientFileError> {
         let name = format!("{PREFIX}{}", stdx::id::random_hex::<16>());
         let directory = match () {
             () if is_memory(&config.exec_root) => config.exec_root.join(name),
@@ -187,7 +187,7 @@ impl Kept {
             () => return Err(ClientFileError::NoMemory(config.exec_root.clone())),
         };
         DirBuilder::new().mode(0o700).create(&directory).map_err(failed("make a place for secrets"))?;
-        Ok(Kept { directory, agents: Vec::new() })
+        Ok(ClientFiles { directory, agents: Vec::new() })
     }
 
     /// Makes a socket that leads to a client's agent; answers where it is.
@@ -219,7 +219,7 @@ impl Kept {
     }
 }
 
-impl Drop for Kept {
+impl Drop for ClientFiles {
     fn drop(&mut self) {
         self.agents.iter().for_each(JoinHandle::abort);
         if let Err(err) = fs::remove_dir_all(&self.directory) {

@@ -23,7 +23,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use snapshot::{Driver, Stubs};
 
 use super::caches::{Lease, Wish};
-use super::client_files::{ClientFileError, Kept, Secret};
+use super::client_files::{ClientFileError, ClientFiles, Secret};
 use super::receive::Context;
 use super::sources::{self, SourceError};
 use super::transfer::{self, TransferError};
@@ -189,7 +189,7 @@ pub(super) struct Ready {
     pub(super) unrecorded: Unrecorded,
     /// What no layer may have.
     pub(super) secrets: Vec<Secret>,
-    kept: Option<Kept>,
+    kept: Option<ClientFiles>,
     /// Where something is mounted, and whether that is a directory.
     points: Vec<(String, bool)>,
     /// Caches are the command's, and trees stay mounted, as long as this is held.
@@ -236,10 +236,10 @@ impl Ready {
     }
 
     /// The place of what is the client's.
-    pub(super) fn kept(&mut self, engine: &Engine) -> Result<&mut Kept, ClientFileError> {
+    pub(super) fn kept(&mut self, engine: &Engine) -> Result<&mut ClientFiles, ClientFileError> {
         let kept = match self.kept.take() {
             Some(kept) => kept,
-            None => Kept::new(&engine.config)?,
+            None => ClientFiles::new(&engine.config)?,
         };
         Ok(self.kept.insert(kept))
     }

@@ -144,7 +144,7 @@ fn forget(engine: &Engine, id: &ContainerId) {
 
 /// Whose command is run.
 #[derive(Clone, Copy)]
-pub(super) struct Whose<'a> {
+pub(super) struct RunTarget<'a> {
     pub(super) engine: &'a Engine,
     pub(super) lines: &'a Lines,
 }
@@ -162,7 +162,7 @@ pub(super) fn network(build: &str, wanted: RunNetwork) -> Result<&str, BuildErro
 
 /// Runs a command above an image to its end; answers its container, and its code or why it was not begun.
 pub(super) async fn run(
-    Whose { engine, lines }: Whose<'_>,
+    RunTarget { engine, lines }: RunTarget<'_>,
     stage: &Stage,
     image: Option<&Digest>,
     step: &RunStep,

@@ -14,7 +14,7 @@ use crate::ops::build::caches::Lease;
 use crate::ops::build::client_files::Secret;
 use crate::ops::build::leaks::Leak;
 use crate::ops::build::mounts::{self, Made, Ready, Seen};
-use crate::ops::build::run::{self, Running, Whose};
+use crate::ops::build::run::{self, RunTarget, Running};
 use crate::ops::build::work::tree_of;
 use crate::ops::build::{BuildError, BuildLine, caches, client_files, leaks};
 use crate::ops::create::snapshot_key;
@@ -49,8 +49,8 @@ impl StageSolver {
         let _begun = common.begin_step().await;
         let ready = self.ready(&run, seen, leases).await?;
         let (made, secrets) = (self.made(&ready).await?, ready.secrets.clone());
-        let whose = Whose { engine: &common.engine, lines: &self.lines };
-        let ran = run::run(whose, &self.stage, self.image.as_ref(), &run, host, script, ready).await;
+        let target = RunTarget { engine: &common.engine, lines: &self.lines };
+        let ran = run::run(target, &self.stage, self.image.as_ref(), &run, host, script, ready).await;
         let (running, ended) = ran?;
         // What it was mounted is not there any more: nobody could start it again.
         let force = common.options.force_remove || !run.mounts.is_empty();

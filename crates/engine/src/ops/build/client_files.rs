@@ -19,7 +19,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tracing::debug;
 
 use super::asks::{AskError, Asks, Client};
-use super::mounts::{Ready, bound, give};
+use super::mounts::{PreparedMounts, bound, give};
 use crate::Engine;
 use crate::config::EngineConfig;
 
@@ -96,7 +96,7 @@ pub(super) async fn add(
     engine: &Engine,
     client: &Client,
     mounts: &[RunMount],
-    ready: &mut Ready,
+    ready: &mut PreparedMounts,
 ) -> Result<(), ClientFileError> {
     for (index, mount) in mounts.iter().enumerate() {
         match &mount.what {
@@ -142,7 +142,7 @@ fn secret(
     (index, owner): (usize, Owner),
     secret: Secret,
     env: Option<&str>,
-    ready: &mut Ready,
+    ready: &mut PreparedMounts,
 ) -> Result<(), ClientFileError> {
     if let Some(name) = env {
         let text = String::from_utf8(secret.value.clone()).ok().filter(|text| !text.contains('\0'));
@@ -169,7 +169,7 @@ fn agent(
     mount: &RunMount,
     (index, owner): (usize, Owner),
     id: &str,
-    ready: &mut Ready,
+    ready: &mut PreparedMounts,
 ) -> Result<(), ClientFileError> {
     let Some(client) = client.clone() else { return Ok(()) };
     let path = ready.kept(engine)?.agent(&client, id, &format!("agent-{index}"), owner)?;

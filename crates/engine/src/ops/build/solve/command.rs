@@ -13,7 +13,7 @@ use super::stage::{Committing, Facts, StageSolver};
 use crate::ops::build::caches::Lease;
 use crate::ops::build::client_files::Secret;
 use crate::ops::build::leaks::Leak;
-use crate::ops::build::mounts::{self, Made, Ready, Seen};
+use crate::ops::build::mounts::{self, Made, PreparedMounts, Seen};
 use crate::ops::build::run::{self, RunTarget, Running};
 use crate::ops::build::work::tree_of;
 use crate::ops::build::{BuildError, BuildLine, caches, client_files, leaks};
@@ -111,9 +111,14 @@ impl StageSolver {
     }
 
     /// Makes ready what a command mounts.
-    async fn ready(&self, run: &RunStep, seen: Vec<Seen>, leases: Vec<Option<Lease>>) -> Result<Ready, BuildError> {
+    async fn ready(
+        &self,
+        run: &RunStep,
+        seen: Vec<Seen>,
+        leases: Vec<Option<Lease>>,
+    ) -> Result<PreparedMounts, BuildError> {
         if run.mounts.is_empty() {
-            return Ok(Ready::default());
+            return Ok(PreparedMounts::default());
         }
         let common = &self.common;
         let (engine, context) = (common.engine.clone(), common.context.clone());
@@ -125,7 +130,7 @@ impl StageSolver {
     }
 
     /// What is made in the command's root for its mounts.
-    async fn made(&self, ready: &Ready) -> Result<Made, BuildError> {
+    async fn made(&self, ready: &PreparedMounts) -> Result<Made, BuildError> {
         if ready.is_empty() {
             return Ok(Made::default());
         }

@@ -50,7 +50,7 @@ const SHORT: usize = 12;
 const STAGES_MAX: usize = 64;
 
 /// What is built from, where it need not be waited for any more, or comes while it is read.
-enum Ready {
+enum OpenedInput {
     Archive(Archive),
     Local(Local),
     Fetched(FetchedContext),
@@ -68,16 +68,16 @@ pub(super) async fn build(
     let named = Named::new(named);
     let (task, told) = (engine.clone(), lines.clone());
     let input = match input {
-        Input::Archive(archive) => Ready::Archive(archive),
-        Input::Local(local) => Ready::Local(local),
-        Input::Remote(url) => Ready::Fetched(remote_context::fetch(&engine, &url, false, &client).await?),
+        Input::Archive(archive) => OpenedInput::Archive(archive),
+        Input::Local(local) => OpenedInput::Local(local),
+        Input::Remote(url) => OpenedInput::Fetched(remote_context::fetch(&engine, &url, false, &client).await?),
     };
     // What a Dockerfile makes of its variables takes as long as its author likes, within bounds.
     let planned = bridge::blocking(move || {
         let (mut context, files, ask) = match input {
-            Ready::Archive(archive) => (receive::receive(&task, archive.0, &options.dockerfile)?, None, None),
-            Ready::Fetched(fetched) => (fetched.open(&options.dockerfile)?, None, None),
-            Ready::Local(local) => {
+            OpenedInput::Archive(archive) => (receive::receive(&task, archive.0, &options.dockerfile)?, None, None),
+            OpenedInput::Fetched(fetched) => (fetched.open(&options.dockerfile)?, None, None),
+            OpenedInput::Local(local) => {
                 let (context, files) = local.context.open(&task, &local.name, &local.text)?;
                 let checking = checks::begin(&options, &local.text, &local.ignore, false)?;
                 (context, Some((checking, files)), Some(local.login))

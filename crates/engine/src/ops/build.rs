@@ -392,7 +392,7 @@ impl BuildError {
 #[derive(Debug)]
 pub struct Building {
     lines: mpsc::Receiver<BuildLine>,
-    task: Option<JoinHandle<Result<Built, BuildError>>>,
+    task: Option<JoinHandle<Result<Solved, BuildError>>>,
     /// The image, once it is there.
     pub image: Option<String>,
     /// What keeps the steps that it came to, once it is there.
@@ -401,7 +401,7 @@ pub struct Building {
 
 /// What a build came to.
 #[derive(Debug)]
-struct Built {
+struct Solved {
     image: String,
     held: Option<Held>,
 }
@@ -413,7 +413,7 @@ impl Building {
             return Some(Ok(line));
         }
         match self.task.take()?.await {
-            Ok(Ok(Built { image, held })) => {
+            Ok(Ok(Solved { image, held })) => {
                 (self.image, self.held) = (Some(image), held);
                 None
             }

@@ -38,7 +38,7 @@ use super::named::{Named, NamedContext};
 use super::receive;
 use super::remote_context::{self, FetchedContext};
 use super::turns::Turns;
-use super::{BuildError, BuildOptions, Built, PartEvent, full_name, space, used};
+use super::{BuildError, BuildOptions, PartEvent, Solved, full_name, space, used};
 use crate::Engine;
 use crate::ops::image_budget;
 use crate::ops::{images, import};
@@ -64,7 +64,7 @@ pub(super) async fn build(
     (input, named): (Input, Vec<NamedContext>),
     client: Client,
     lines: Arc<Lines>,
-) -> Result<Built, BuildError> {
+) -> Result<Solved, BuildError> {
     let named = Named::new(named);
     let (task, told) = (engine.clone(), lines.clone());
     let input = match input {
@@ -114,7 +114,7 @@ pub(super) async fn build(
     let built = solve(&common, files, names).await;
     // Contexts are given back with it, for which lists of all their files are written.
     bridge::blocking(move || kept_context::drop_here(common)).await;
-    Ok(Built { image: built?, held: Some(held) })
+    Ok(Solved { image: built?, held: Some(held) })
 }
 
 /// Has come what is needed, solves the stages, and gives the image its names; answers its id.

@@ -31,7 +31,7 @@ pub use dockerfile::parse;
 pub use answer::{Answer, Question, QuestionError};
 pub use options::{CheckOptions, OptionError};
 pub use print::{print_errors, print_warnings, source};
-pub use report::{Failure, Findings, Lines, Warning};
+pub use report::{Failure, Findings, Lines, Violation, Warning};
 pub use rules::Rule;
 pub use stages::{BaseImage, Checking, Images, Request, WantedImage};
 

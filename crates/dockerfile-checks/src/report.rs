@@ -54,6 +54,17 @@ impl Failure {
     }
 }
 
+/// Why checks fail a build. The sentences are BuildKit's.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Violation {
+    /// They do not like it: the names of the rules, each once, in order.
+    #[error("lint violation found for rules: {}", .0.join(", "))]
+    Rules(Vec<&'static str>),
+    /// It cannot be known what is checked.
+    #[error("{}", .0.message)]
+    Options(Failure),
+}
+
 /// All that was found.
 #[derive(Clone, Debug, Default)]
 pub struct Findings {
@@ -62,7 +73,7 @@ pub struct Findings {
     /// Why it cannot be built.
     pub failure: Option<Failure>,
     /// Why a build fails because of its checks: `error=true`, or options of theirs that are none.
-    pub violation: Option<String>,
+    pub violation: Option<Violation>,
     /// What its target takes, unless it cannot be built.
     pub(crate) outline: Option<Outline>,
 }
@@ -87,9 +98,9 @@ impl Warner {
     }
 
     /// Why a build fails that has warnings, if it shall.
-    pub(crate) fn violation(&self) -> Option<String> {
-        let names: Vec<&str> = self.violated.iter().copied().collect();
-        let fails = self.options.is_error && !names.is_empty();
-        fails.then(|| format!("lint violation found for rules: {}", names.join(", ")))
+    pub(crate) fn violation(&self) -> Option<Violation> {
+        let rules: Vec<&'static str> = self.violated.iter().copied().collect();
+        let fails = self.options.is_error && !rules.is_empty();
+        fails.then_some(Violation::Rules(rules))
     }
 }

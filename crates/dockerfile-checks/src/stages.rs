@@ -8,7 +8,7 @@ use oci::Reference;
 
 use crate::options::CheckOptions;
 use crate::outline::Capture;
-use crate::report::{Failure, Findings, Lines, Warner};
+use crate::report::{Failure, Findings, Lines, Violation, Warner};
 use crate::variables::{Guesses, Used, Variables};
 use crate::{outline, rules, text, walk};
 
@@ -144,11 +144,11 @@ impl Checking {
         };
         let violation = match &failure {
             None => self.warner.violation(),
-            Some(failure) => self.no_options.then(|| failure.message.clone()),
+            Some(failure) => self.no_options.then(|| Violation::Options(failure.clone())),
         };
         // Whoever only asks reads of it where he reads why else a build would fail.
         let outline = outline.filter(|_| violation.is_none());
-        let failure = failure.or_else(|| violation.as_ref().map(Failure::new));
+        let failure = failure.or_else(|| violation.as_ref().map(|violation| Failure::new(violation.to_string())));
         Findings { warnings: self.warner.warnings, failure, violation, outline }
     }
 

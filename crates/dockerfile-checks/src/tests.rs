@@ -313,7 +313,11 @@ fn checks_are_skipped_and_may_fail_a_build() {
         let ask = Request { check: check.map(str::to_owned), ..request(&format!("# check={directive}\n{text}")) };
         let findings = found(ask, &plain());
         let names: Vec<&str> = findings.warnings.iter().map(|warning| warning.rule.name).collect();
-        (names.join(" "), findings.violation, findings.failure.map(|failure| failure.message))
+        (
+            names.join(" "),
+            findings.violation.map(|violation| violation.to_string()),
+            findings.failure.map(|failure| failure.message),
+        )
     };
     let all = "StageNameCasing FromAsCasing MaintainerDeprecated".to_owned();
     assert_eq!(of("error=false", None), (all.clone(), None, None));

@@ -73,7 +73,7 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         let findings = checks::finish(context, &options, checking, true).await;
         checks::warn(context, &subject, &findings, quiet);
         return match findings.violation {
-            Some(sentence) => Err(Exit::new(1, sentence)),
+            Some(violation) => Err(Exit::new(1, violation.to_string())),
             None => offering(context, &mut options, source, &wanted, offers).await,
         };
     }

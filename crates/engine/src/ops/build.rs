@@ -78,7 +78,7 @@ pub use client_files::ClientFileError;
 pub(crate) use client_files::discard_secrets;
 pub use copy::{CopyError, OwnerError};
 pub use dockerfile::ignored;
-pub use dockerfile_checks::{Findings, Warning};
+pub use dockerfile_checks::{Findings, Violation, Warning};
 pub use explain::{Explanation, Reason};
 pub use exports::ExportError;
 pub use git::GitError;
@@ -100,7 +100,7 @@ pub use remote_context::{
 pub(crate) use run::{left_over, remove_left_over};
 pub use sources::SourceError;
 pub use space::Limits;
-pub(crate) use space::{Kept, Space, all as all_space, goes, remove as remove_space};
+pub(crate) use space::{Space, SpaceKind, all as all_space, goes, remove as remove_space};
 pub use transfer::TransferError;
 pub use work::WorkError;
 
@@ -236,8 +236,8 @@ pub enum BuildError {
     #[error(transparent)]
     Plan(#[from] builder::PlanError),
     /// Checks do not like the Dockerfile, and that counts. BuildKit's sentence.
-    #[error("{0}")]
-    Checks(String),
+    #[error(transparent)]
+    Checks(Violation),
     /// An instruction cannot be carried out.
     #[error(transparent)]
     Step(#[from] builder::StepError),
@@ -392,7 +392,7 @@ impl BuildError {
 #[derive(Debug)]
 pub struct Building {
     lines: mpsc::Receiver<BuildLine>,
-    task: Option<JoinHandle<Result<Built, BuildError>>>,
+    task: Option<JoinHandle<Result<Solved, BuildError>>>,
     /// The image, once it is there.
     pub image: Option<String>,
     /// What keeps the steps that it came to, once it is there.
@@ -401,7 +401,7 @@ pub struct Building {
 
 /// What a build came to.
 #[derive(Debug)]
-struct Built {
+struct Solved {
     image: String,
     held: Option<Held>,
 }
@@ -413,7 +413,7 @@ impl Building {
             return Some(Ok(line));
         }
         match self.task.take()?.await {
-            Ok(Ok(Built { image, held })) => {
+            Ok(Ok(Solved { image, held })) => {
                 (self.image, self.held) = (Some(image), held);
                 None
             }

@@ -11,7 +11,7 @@ pub use filter::Wanted;
 use crate::Engine;
 use crate::clock::{self, now_nanos};
 use crate::filters::{FilterError, Filters};
-use crate::ops::build::{self, Kept, Limits, Space};
+use crate::ops::build::{self, Limits, Space, SpaceKind};
 
 mod filter;
 
@@ -80,9 +80,9 @@ fn record_of_step(step: &build::Remembered) -> CacheRecord {
 }
 
 fn kind_of(space: &Space) -> &'static str {
-    match space.kept {
-        Kept::CacheMount => CACHE_MOUNT,
-        Kept::Context => CONTEXT,
+    match space.kind {
+        SpaceKind::CacheMount => CACHE_MOUNT,
+        SpaceKind::Context => CONTEXT,
     }
 }
 

@@ -12,7 +12,7 @@ use super::lines::Lines;
 use super::lookup::Lookup;
 use super::named::{Named, NamedContext};
 use super::solve::platforms;
-use super::{BuildError, BuildLine, BuildOptions, Built, PartEvent, full_name};
+use super::{BuildError, BuildLine, BuildOptions, PartEvent, Solved, full_name};
 use crate::Engine;
 
 /// Looks at a Dockerfile. Takes as long as its author likes, within bounds.
@@ -48,7 +48,7 @@ pub(super) async fn in_build(checking: Checking, lookup: &Lookup, lines: &Lines)
     let findings = bridge::blocking(move || checking.finish(&images)).await;
     let violation = findings.violation.clone();
     lines.tell(BuildLine::Findings(Box::new(findings))).await;
-    violation.map_or(Ok(()), |sentence| Err(BuildError::Checks(sentence)))
+    violation.map_or(Ok(()), |violation| Err(BuildError::Checks(violation)))
 }
 
 /// Looks at a Dockerfile that is not built, and tells what was found.
@@ -59,7 +59,7 @@ pub(super) async fn ask(
     named: Vec<NamedContext>,
     all_stages: bool,
     lines: Arc<Lines>,
-) -> Result<Built, BuildError> {
+) -> Result<Solved, BuildError> {
     let lookup = Lookup::new(&engine, &options, Some(local.login), Named::new(named), lines.clone());
     let platform = options.platform.clone();
     let checking = bridge::blocking(move || begin(&options, &local.text, &local.ignore, all_stages)).await?;
@@ -72,7 +72,7 @@ pub(super) async fn ask(
     }
     let findings = bridge::blocking(move || checking.finish(&images)).await;
     lines.tell(BuildLine::Findings(Box::new(findings))).await;
-    Ok(Built { image: String::new(), held: None })
+    Ok(Solved { image: String::new(), held: None })
 }
 
 async fn look_up(lookup: &Lookup, wanted: &WantedImage, usual: &str) -> Result<BaseImage, String> {

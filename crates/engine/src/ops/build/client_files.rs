@@ -21,7 +21,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tracing::debug;
 
 use super::asks::{AskError, Asks, Client};
-use super::mounts::{Ready, bound, give};
+use super::mounts::{PreparedMounts, bound, give};
 use crate::Engine;
 use crate::config::EngineConfig;
 
@@ -91,7 +91,7 @@ pub(super) struct Secret {
 }
 
 /// A place for what a command gets of the client's; gone when it is dropped.
-pub(super) struct Kept {
+pub(super) struct ClientFiles {
     directory: PathBuf,
     agents: Vec<JoinHandle<()>>,
     /// For how many connections there is room.
@@ -107,7 +107,7 @@ pub(super) async fn add(
     engine: &Engine,
     client: &Client,
     mounts: &[RunMount],
-    ready: &mut Ready,
+    ready: &mut PreparedMounts,
 ) -> Result<(), ClientFileError> {
     for (index, mount) in mounts.iter().enumerate() {
         match &mount.what {
@@ -153,7 +153,7 @@ fn secret(
     (index, owner): (usize, Owner),
     secret: Secret,
     env: Option<&str>,
-    ready: &mut Ready,
+    ready: &mut PreparedMounts,
 ) -> Result<(), ClientFileError> {
     if let Some(name) = env {
         let text = String::from_utf8(secret.value.clone()).ok().filter(|text| !text.contains('\0'));
@@ -180,7 +180,7 @@ fn agent(
     mount: &RunMount,
     (index, owner): (usize, Owner),
     id: &str,
-    ready: &mut Ready,
+    ready: &mut PreparedMounts,
 ) -> Result<(), ClientFileError> {
     let Some(client) = client.clone() else { return Ok(()) };
     let path = ready.kept(engine)?.agent(&client, id, &format!("agent-{index}"), owner)?;
@@ -188,8 +188,8 @@ fn agent(
     Ok(())
 }
 
-impl Kept {
-    pub(super) fn new(config: &EngineConfig) -> Result<Kept, ClientFileError> {
+impl ClientFiles {
+    pub(super) fn new(config: &EngineConfig) -> Result<ClientFiles, ClientFileError> {
         let name = format!("{PREFIX}{}", stdx::id::random_hex::<16>());
         let directory = match () {
             () if is_memory(&config.exec_root) => config.exec_root.join(name),
@@ -198,7 +198,7 @@ impl Kept {
             () => return Err(ClientFileError::NoMemory(config.exec_root.clone())),
         };
         DirBuilder::new().mode(0o700).create(&directory).map_err(failed("make a place for secrets"))?;
-        Ok(Kept { directory, agents: Vec::new(), room: Arc::new(Semaphore::new(CONNECTIONS_MAX)) })
+        Ok(ClientFiles { directory, agents: Vec::new(), room: Arc::new(Semaphore::new(CONNECTIONS_MAX)) })
     }
 
     /// Makes a socket that leads to a client's agent; answers where it is.
@@ -247,7 +247,7 @@ async fn carry(listener: UnixListener, room: Arc<Semaphore>, client: Arc<dyn Ask
     }
 }
 
-impl Drop for Kept {
+impl Drop for ClientFiles {
     fn drop(&mut self) {
         self.agents.iter().for_each(JoinHandle::abort);
         if let Err(err) = fs::remove_dir_all(&self.directory) {

@@ -10,7 +10,7 @@ use dockerfile::GitAddress;
 use tracing::debug;
 
 use super::asks::Client;
-use super::client_files::{ClientFileError, Kept};
+use super::client_files::{ClientFileError, ClientFiles};
 use crate::Engine;
 
 /// Secrets that are a whole value of `Authorization`, and those that are a token.
@@ -28,7 +28,7 @@ const SHARED: [&str; 2] = ["https://github.com/", "https://www.github.com/"];
 pub(super) struct Access {
     /// A configuration of git's.
     pub(super) header: Option<(String, String)>,
-    agent: Option<(Kept, PathBuf)>,
+    agent: Option<(ClientFiles, PathBuf)>,
 }
 
 impl Access {
@@ -42,7 +42,7 @@ impl Access {
         if is_ssh(&address.remote) {
             return match asks.has_agent(AGENT.to_owned()).await {
                 Ok(true) => {
-                    let mut kept = Kept::new(&engine.config)?;
+                    let mut kept = ClientFiles::new(&engine.config)?;
                     let path = kept.agent(asks, AGENT, "agent", Owner { uid: 0, gid: 0, mode: 0o600 })?;
                     Ok(Access { header: None, agent: Some((kept, path)) })
                 }

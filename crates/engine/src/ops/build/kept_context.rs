@@ -72,7 +72,7 @@ pub struct ContextFiles {
 
 #[derive(Debug, Default)]
 struct State {
-    known: BTreeMap<String, Facts>,
+    known: BTreeMap<String, StatFacts>,
     record: Option<Record>,
     /// Whether all files are as they were told.
     is_whole: bool,
@@ -91,7 +91,7 @@ impl State {
 
 /// What a client has told of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Facts {
+struct StatFacts {
     kind: char,
     mode: u32,
     owner: (u32, u32),
@@ -115,7 +115,7 @@ struct Record {
 /// `entries`.
 #[derive(Serialize, Deserialize)]
 struct Entries {
-    files: Vec<(String, Facts, Option<String>)>,
+    files: Vec<(String, StatFacts, Option<String>)>,
 }
 
 /// A context that is kept.
@@ -145,8 +145,8 @@ fn root(data_root: &Path) -> PathBuf {
     data_root.join("build-contexts")
 }
 
-impl Facts {
-    fn of(entry: &Entry) -> Facts {
+impl StatFacts {
+    fn of(entry: &Entry) -> StatFacts {
         let kind = match entry.kind {
             Kind::Directory => 'd',
             Kind::Symlink => 'l',
@@ -156,7 +156,7 @@ impl Facts {
             Kind::BlockDevice => 'b',
             _ => 'f',
         };
-        Facts {
+        StatFacts {
             kind,
             mode: entry.mode,
             owner: (entry.uid, entry.gid),
@@ -207,7 +207,8 @@ impl ContextFiles {
         // From here on they are neither what they were nor what they shall be.
         state.is_whole = false;
         let path = |entry: &Entry| String::from_utf8_lossy(&entry.path).into_owned();
-        let new: BTreeMap<String, Facts> = told.iter().flatten().map(|entry| (path(entry), Facts::of(entry))).collect();
+        let new: BTreeMap<String, StatFacts> =
+            told.iter().flatten().map(|entry| (path(entry), StatFacts::of(entry))).collect();
         if let Err(err) = remove_gone(&self.directory, &state.known, &new) {
             debug!(%err, "what a client sent is not changed but sent again");
             empty(&self.directory)?;
@@ -287,7 +288,7 @@ impl ContextFiles {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.beside)?;
         if state.is_new {
             let mut sums = state.sums;
-            let row = |(path, facts): (String, Facts)| {
+            let row = |(path, facts): (String, StatFacts)| {
                 let sum = sums.remove(&path);
                 (path, facts, sum)
             };
@@ -388,7 +389,11 @@ fn take(data_root: &Path, key: &str, directory: &Path, beside: &Path) -> Option<
 }
 
 /// Removes what a client does not tell any more. Fails where what is there cannot become what is told.
-fn remove_gone(directory: &Path, known: &BTreeMap<String, Facts>, new: &BTreeMap<String, Facts>) -> io::Result<()> {
+fn remove_gone(
+    directory: &Path,
+    known: &BTreeMap<String, StatFacts>,
+    new: &BTreeMap<String, StatFacts>,
+) -> io::Result<()> {
     if known.is_empty() {
         return Ok(());
     }

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! wanted --see--> what binds and new caches show, which the step's key depends on
-//!        --prepare--> Ready: mounts of the container's own mount namespace, and what they are of
+//!        --prepare--> PreparedMounts: mounts of the container's own mount namespace, and what they are of
 //! the command runs; its container goes, and with it the mounts
-//! Ready::stubs --> places that were made for the mounts, which no layer has
+//! PreparedMounts::stubs --> places that were made for the mounts, which no layer has
 //! ```
 //! Nothing is mounted on the host, so nothing is left there however the daemon ends. What is mounted is on no record: a
 //! container that is built in is started once, by the daemon that made it.
@@ -23,7 +23,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use snapshot::{Driver, Stubs};
 
 use super::caches::{Lease, Wish};
-use super::client_files::{ClientFileError, Kept, Secret};
+use super::client_files::{ClientFileError, ClientFiles, Secret};
 use super::receive::Context;
 use super::sources::{self, SourceError};
 use super::transfer::{self, TransferError};
@@ -185,11 +185,11 @@ pub(super) fn caches(mounts: &[RunMount], seen: &[Seen], command: &[String]) -> 
 
 /// What a start mounts for a command, and what has to be there as long as it runs.
 #[derive(Default)]
-pub(super) struct Ready {
+pub(super) struct PreparedMounts {
     pub(super) unrecorded: Unrecorded,
     /// What no layer may have.
     pub(super) secrets: Vec<Secret>,
-    kept: Option<Kept>,
+    kept: Option<ClientFiles>,
     /// Where something is mounted, and whether that is a directory.
     points: Vec<(String, bool)>,
     /// Caches are the command's, and trees stay mounted, as long as this is held.
@@ -205,8 +205,8 @@ pub(super) fn prepare(
     seen: Vec<Seen>,
     mut leases: Vec<Option<Lease>>,
     name: &str,
-) -> Result<Ready, RunMountError> {
-    let mut ready = Ready::default();
+) -> Result<PreparedMounts, RunMountError> {
+    let mut ready = PreparedMounts::default();
     for (index, (mount, seen)) in mounts.iter().zip(&seen).enumerate() {
         let scratch = context.place.join(&format!("{name}-{index}"));
         let made = match &mount.what {
@@ -228,7 +228,7 @@ pub(super) fn prepare(
     Ok(ready)
 }
 
-impl Ready {
+impl PreparedMounts {
     /// Puts a mount at its place.
     pub(super) fn add(&mut self, wanted: &RunMount, made: Mount, is_directory: bool) {
         self.points.push((wanted.target.clone(), is_directory));
@@ -236,10 +236,10 @@ impl Ready {
     }
 
     /// The place of what is the client's.
-    pub(super) fn kept(&mut self, engine: &Engine) -> Result<&mut Kept, ClientFileError> {
+    pub(super) fn kept(&mut self, engine: &Engine) -> Result<&mut ClientFiles, ClientFileError> {
         let kept = match self.kept.take() {
             Some(kept) => kept,
-            None => Kept::new(&engine.config)?,
+            None => ClientFiles::new(&engine.config)?,
         };
         Ok(self.kept.insert(kept))
     }

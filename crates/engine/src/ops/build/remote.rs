@@ -1,7 +1,7 @@
 //! What an `ADD` has from an address of the web.
 //!
 //! ```text
-//! <data-root>/build-cache/web/<sum of the address>   what a server said of what it sent: Remembered
+//! <data-root>/build-cache/web/<sum of the address>   what a server said of what it sent: WebMemo
 //! <data-root>/builds/<build>/web/<number>/<name>     what it sends, while the build goes on
 //! ```
 //! A server that says by its `ETag` or `Last-Modified` what it sends is asked only for something else: what steps depend
@@ -40,7 +40,7 @@ const UNNAMED: &str = "__unnamed__";
 
 /// What is remembered of an address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Remembered {
+struct WebMemo {
     etag: String,
     last_modified: String,
     /// Of the bytes, in hexadecimal.
@@ -80,13 +80,13 @@ impl Remote {
         let name = name(url);
         let fetched = engine.current.registries().fetch_unless(&address, &known).await?;
         let Some(fetched) = fetched else {
-            let Remembered { last_modified, sum, .. } = remembered.ok_or(SourceError::NotModified)?;
+            let WebMemo { last_modified, sum, .. } = remembered.ok_or(SourceError::NotModified)?;
             return Ok(Remote { number, name, last_modified, sum, repository: None, is_here: false });
         };
         let path = directory.join(&name);
         let Known { etag, last_modified } = fetched.known().clone();
         let sum = receive(fetched, &address, &directory, &path, &last_modified).await?;
-        let remembered = Remembered { etag, last_modified: last_modified.clone(), sum: sum.clone() };
+        let remembered = WebMemo { etag, last_modified: last_modified.clone(), sum: sum.clone() };
         bridge::blocking(move || remember(&memory, &remembered)).await;
         Ok(Remote { number, name, last_modified, sum, repository: None, is_here: true })
     }
@@ -201,12 +201,12 @@ fn memory(engine: &Engine, url: &str) -> PathBuf {
 }
 
 /// What is remembered; what is lost or torn is fetched again. Blocks shortly.
-fn recall(memory: &Path) -> Option<Remembered> {
+fn recall(memory: &Path) -> Option<WebMemo> {
     serde_json::from_slice(&fs::read(memory).ok()?).ok()
 }
 
 /// Remembers what a server said, if it can be asked about it. Blocks shortly.
-fn remember(memory: &Path, remembered: &Remembered) {
+fn remember(memory: &Path, remembered: &WebMemo) {
     if remembered.etag.is_empty() && remembered.last_modified.is_empty() {
         return;
     }

@@ -22,7 +22,7 @@ use tokio::net::UnixStream;
 use tracing::warn;
 
 use super::lines::Lines;
-use super::mounts::Ready;
+use super::mounts::PreparedMounts;
 use super::{BuildError, PartEvent};
 use crate::Engine;
 use crate::connection::Connection;
@@ -45,7 +45,7 @@ pub(super) struct Running {
     engine: Engine,
     id: ContainerId,
     /// What it is mounted, as long as it may run.
-    mounted: Ready,
+    mounted: PreparedMounts,
     kept: bool,
 }
 
@@ -144,7 +144,7 @@ fn forget(engine: &Engine, id: &ContainerId) {
 
 /// Whose command is run.
 #[derive(Clone, Copy)]
-pub(super) struct Whose<'a> {
+pub(super) struct RunTarget<'a> {
     pub(super) engine: &'a Engine,
     pub(super) lines: &'a Lines,
 }
@@ -162,13 +162,13 @@ pub(super) fn network(build: &str, wanted: RunNetwork) -> Result<&str, BuildErro
 
 /// Runs a command above an image to its end; answers its container, and its code or why it was not begun.
 pub(super) async fn run(
-    Whose { engine, lines }: Whose<'_>,
+    RunTarget { engine, lines }: RunTarget<'_>,
     stage: &Stage,
     image: Option<&Digest>,
     step: &RunStep,
     mut host: HostConfig,
     script: Option<PathBuf>,
-    mut mounted: Ready,
+    mut mounted: PreparedMounts,
 ) -> Result<(Running, Result<i64, StartError>), BuildError> {
     if let (Some(path), Some(file)) = (script, &step.script) {
         host.binds = Some(vec![format!("{}:{SCRIPTS}/{}:ro", path.display(), file.name)]);
@@ -211,7 +211,7 @@ async fn make(
     engine: &Engine,
     options: CreateOptions,
     request: CreateRequest,
-    mounted: Ready,
+    mounted: PreparedMounts,
 ) -> Result<(Running, Vec<String>), BuildError> {
     let id = create::random_id();
     note(engine, &id).map_err(BuildError::Script)?;

@@ -38,7 +38,7 @@ use super::named::{Named, NamedContext};
 use super::receive;
 use super::remote_context::{self, FetchedContext};
 use super::turns::Turns;
-use super::{BuildError, BuildOptions, Built, PartEvent, full_name, space, used};
+use super::{BuildError, BuildOptions, PartEvent, Solved, full_name, space, used};
 use crate::Engine;
 use crate::ops::image_budget;
 use crate::ops::{images, import};
@@ -50,7 +50,7 @@ const SHORT: usize = 12;
 const STAGES_MAX: usize = 64;
 
 /// What is built from, where it need not be waited for any more, or comes while it is read.
-enum Ready {
+enum OpenedInput {
     Archive(Archive),
     Directory(Directory),
     Local(Local),
@@ -65,24 +65,24 @@ pub(super) async fn build(
     (input, named): (Input, Vec<NamedContext>),
     client: Client,
     lines: Arc<Lines>,
-) -> Result<Built, BuildError> {
+) -> Result<Solved, BuildError> {
     let named = Named::new(named);
     let (task, told) = (engine.clone(), lines.clone());
     let input = match input {
-        Input::Archive(archive) => Ready::Archive(archive),
-        Input::Directory(directory) => Ready::Directory(directory),
-        Input::Local(local) => Ready::Local(local),
-        Input::Remote(url) => Ready::Fetched(remote_context::fetch(&engine, &url, false, &client).await?),
+        Input::Archive(archive) => OpenedInput::Archive(archive),
+        Input::Directory(directory) => OpenedInput::Directory(directory),
+        Input::Local(local) => OpenedInput::Local(local),
+        Input::Remote(url) => OpenedInput::Fetched(remote_context::fetch(&engine, &url, false, &client).await?),
     };
     // What a Dockerfile makes of its variables takes as long as its author likes, within bounds.
     let planned = bridge::abandonable(move |abandoned| {
         let (mut context, files, local) = match input {
-            Ready::Archive(archive) => (receive::receive(&task, archive.0, &options.dockerfile)?, None, None),
-            Ready::Fetched(fetched) => (fetched.open(&options.dockerfile, abandoned)?, None, None),
-            Ready::Directory(Directory { name, text, files }) => {
+            OpenedInput::Archive(archive) => (receive::receive(&task, archive.0, &options.dockerfile)?, None, None),
+            OpenedInput::Fetched(fetched) => (fetched.open(&options.dockerfile, abandoned)?, None, None),
+            OpenedInput::Directory(Directory { name, text, files }) => {
                 (receive::of_text(&task, &name, &text)?, Some(files), None)
             }
-            Ready::Local(local) => {
+            OpenedInput::Local(local) => {
                 let (context, files) = local.context.open(&task, &local.name, &local.text)?;
                 let checking = checks::begin(&options, &local.text, &local.ignore, false)?;
                 (context, Some(files), Some((checking, local.login)))
@@ -119,7 +119,7 @@ pub(super) async fn build(
     let built = solve(&common, (checking, files), names).await;
     // Contexts are given back with it, for which lists of all their files are written.
     bridge::blocking(move || kept_context::drop_here(common)).await;
-    Ok(Built { image: built?, held: Some(held) })
+    Ok(Solved { image: built?, held: Some(held) })
 }
 
 /// Has come what is needed, solves the stages, and gives the image its names; answers its id.

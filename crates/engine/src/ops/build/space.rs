@@ -13,7 +13,7 @@ const KEPT_BYTES: u64 = 512_000_000;
 
 /// What it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kept {
+pub(crate) enum SpaceKind {
     /// A directory of commands (`RUN --mount=type=cache`).
     CacheMount,
     /// A context of a client's.
@@ -23,7 +23,7 @@ pub(crate) enum Kept {
 /// Something that is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Space {
-    pub(crate) kept: Kept,
+    pub(crate) kind: SpaceKind,
     /// Its name: 64 hex digits.
     pub(crate) name: String,
     /// What it is, in BuildKit's words.
@@ -70,7 +70,7 @@ impl Limits {
 /// All that is kept, that first which was unused for the longest time. Blocks: walks all files of caches of commands.
 pub(crate) fn all(engine: &Engine) -> Vec<Space> {
     let mount = |cache: caches::Cache| Space {
-        kept: Kept::CacheMount,
+        kind: SpaceKind::CacheMount,
         bytes: caches::bytes(engine, &cache.name),
         name: cache.name,
         about: cache.about,
@@ -80,7 +80,7 @@ pub(crate) fn all(engine: &Engine) -> Vec<Space> {
         in_use: cache.in_use,
     };
     let context = |context: kept_context::KeptContext| Space {
-        kept: Kept::Context,
+        kind: SpaceKind::Context,
         name: context.name,
         about: context.about,
         bytes: context.bytes,
@@ -112,9 +112,9 @@ pub(crate) fn goes(all: &[Space], keep: Option<u64>, may: impl Fn(&Space) -> boo
 
 /// Removes something that nobody uses; answers whether it is gone. Blocks shortly.
 pub(crate) fn remove(engine: &Engine, space: &Space) -> bool {
-    match space.kept {
-        Kept::CacheMount => caches::remove(engine, &space.name),
-        Kept::Context => kept_context::remove_kept(engine, &space.name),
+    match space.kind {
+        SpaceKind::CacheMount => caches::remove(engine, &space.name),
+        SpaceKind::Context => kept_context::remove_kept(engine, &space.name),
     }
 }
 
@@ -138,10 +138,10 @@ mod tests {
     use super::*;
 
     fn space(name: &str, used_hours_ago: i64, bytes: u64, in_use: bool) -> Space {
-        let kept = if name.starts_with('c') { Kept::Context } else { Kept::CacheMount };
+        let kind = if name.starts_with('c') { SpaceKind::Context } else { SpaceKind::CacheMount };
         let used_at_nanos = -used_hours_ago * 3_600_000_000_000;
         let (name, about) = (name.to_owned(), String::new());
-        Space { kept, name, about, bytes, created_at_nanos: 0, used_at_nanos, usage_count: 1, in_use }
+        Space { kind, name, about, bytes, created_at_nanos: 0, used_at_nanos, usage_count: 1, in_use }
     }
 
     #[test]

@@ -14,8 +14,8 @@ use super::stage::{Committing, Facts, StageSolver};
 use crate::ops::build::caches::Lease;
 use crate::ops::build::client_files::Secret;
 use crate::ops::build::leaks::Leak;
-use crate::ops::build::mounts::{self, Made, Ready, Seen};
-use crate::ops::build::run::{self, Running, Whose};
+use crate::ops::build::mounts::{self, Made, PreparedMounts, Seen};
+use crate::ops::build::run::{self, RunTarget, Running};
 use crate::ops::build::work::tree_of;
 use crate::ops::build::{BuildError, BuildLine, caches, client_files, leaks};
 use crate::ops::commit::StepFiles;
@@ -51,8 +51,8 @@ impl StageSolver {
         let _begun = common.begin_step().await;
         let ready = self.ready(&run, seen, leases).await?;
         let (made, secrets) = (self.made(&ready).await?, ready.secrets.clone());
-        let whose = Whose { engine: &common.engine, lines: &self.lines };
-        let ran = run::run(whose, &self.stage, self.image.as_ref(), &run, host, script, ready).await;
+        let target = RunTarget { engine: &common.engine, lines: &self.lines };
+        let ran = run::run(target, &self.stage, self.image.as_ref(), &run, host, script, ready).await;
         let (running, ended) = ran?;
         // What it was mounted is not there any more: nobody could start it again.
         let force = common.options.force_remove || !run.mounts.is_empty();
@@ -119,9 +119,14 @@ impl StageSolver {
     }
 
     /// Makes ready what a command mounts.
-    async fn ready(&self, run: &RunStep, seen: Vec<Seen>, leases: Vec<Option<Lease>>) -> Result<Ready, BuildError> {
+    async fn ready(
+        &self,
+        run: &RunStep,
+        seen: Vec<Seen>,
+        leases: Vec<Option<Lease>>,
+    ) -> Result<PreparedMounts, BuildError> {
         if run.mounts.is_empty() {
-            return Ok(Ready::default());
+            return Ok(PreparedMounts::default());
         }
         let common = &self.common;
         let (engine, context) = (common.engine.clone(), common.context.clone());
@@ -133,7 +138,7 @@ impl StageSolver {
     }
 
     /// What is made in the command's root for its mounts.
-    async fn made(&self, ready: &Ready) -> Result<Made, BuildError> {
+    async fn made(&self, ready: &PreparedMounts) -> Result<Made, BuildError> {
         if ready.is_empty() {
             return Ok(Made::default());
         }

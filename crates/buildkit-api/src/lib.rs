@@ -9,7 +9,8 @@
 //! - [`server`] answers calls of a client, [`channel`] makes calls to one. Every call of ours has one message one way.
 //! - [`messages`]: the messages of which we read or write something, with these fields alone.
 //! - [`session`]: sessions by id, while their connections live.
-//! - [`files`]: the files of a directory of the client's (fsutil's protocol); [`outputs`]: what a build came to, for the client.
+//! - [`files`]: the files of a directory of the client's (fsutil's protocol); [`outputs`]: what a build came to, for the client;
+//!   [`content`]: blobs in a directory of the client's, which come and go.
 //!
 //! The other end may be anybody: a message has at most [`frame::MESSAGE_MAX`] bytes, a directory at most
 //! [`files::ENTRIES_MAX`] entries, and a path leads nowhere but down. Whoever waits for a client that has gone is told.
@@ -22,6 +23,7 @@
 //! Deliberately not here: what a build is (`builder`, `engine`), what is answered (`api-server`).
 
 pub mod channel;
+pub mod content;
 pub mod files;
 pub mod frame;
 pub mod messages;

@@ -16,6 +16,7 @@ mod bootstrap;
 mod budget;
 mod build;
 mod build_cache;
+mod build_cache_local;
 mod build_checks;
 mod build_contexts;
 mod build_ends;

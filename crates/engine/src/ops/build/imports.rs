@@ -1,4 +1,5 @@
-//! Steps that were done elsewhere: in a cache in a registry, or in an image, here or there (`builder::shared`).
+//! Steps that were done elsewhere: in a cache in a registry or in a directory of the client's, or in an image, here or there
+//! (`builder::shared`).
 //!
 //! What a step came to is stored as if it had been pulled: the layers that are here stay, the one that is missing is fetched. It
 //! is known from then on like one that was done here. Who may write to such a cache says what is in these layers, as with BuildKit;
@@ -9,17 +10,18 @@ use std::sync::Arc;
 
 use builder::cache::Key;
 use builder::shared::{self, DOCUMENT_TYPE, Place, SharedCache, SharedStep};
+use content::Blob;
 use engine_api::container::Config;
 use image::{ImageRecord, PulledImage};
-use oci::image::{Descriptor, History, ImageConfig, Manifest, Platform, media_type};
+use oci::image::{Descriptor, History, ImageConfig, Index, Manifest, Platform, media_type};
 use oci::{Digest, Reference};
 use registry_client::{RegistryError, Session, Wanted};
 use sha2::{Digest as _, Sha256};
 use tracing::debug;
 
+use super::asks::{AskError, Asks};
 use super::cache_options::CacheFrom;
-use super::lines::Lines;
-use super::lookup::Lookup;
+use super::exports::{DOCUMENT_MAX, For};
 use super::{BuildOptions, PartEvent};
 use crate::ops::commit;
 use crate::ops::login::credentials;
@@ -44,9 +46,17 @@ pub(super) struct Sought<'a> {
 
 enum Source {
     /// Steps by their keys.
-    Steps { cache: SharedCache, places: HashMap<String, Vec<Place>>, session: Arc<Session> },
-    /// An image, whose layers are elsewhere if there is a session.
-    Image { config: Arc<ImageConfig>, remote: Option<(Vec<Descriptor>, Arc<Session>)> },
+    Steps { cache: SharedCache, places: HashMap<String, Vec<Place>>, origin: Origin },
+    /// An image, and where its layers are if they are not here.
+    Image { config: Arc<ImageConfig>, remote: Option<(Vec<Descriptor>, Origin)> },
+}
+
+/// Who has layers.
+#[derive(Clone)]
+enum Origin {
+    Registry(Arc<Session>),
+    /// The client, in a directory.
+    Local(Arc<dyn Asks>, String),
 }
 
 /// Why nothing is found there: told, and no failure of the build.
@@ -60,6 +70,14 @@ enum ImportError {
     Admission(#[from] AdmissionError),
     #[error("what is there is no cache")]
     Format(#[from] serde_json::Error),
+    #[error("a directory of the client's needs a session")]
+    NoClient,
+    #[error(transparent)]
+    Client(#[from] AskError),
+    #[error("{0} is not what it is called")]
+    Digest(Digest),
+    #[error("{0} is for no such platform")]
+    NoMatch(Digest),
 }
 
 /// What a step came to, and whence its layer comes.
@@ -67,18 +85,13 @@ struct Found {
     config: ImageConfig,
     /// The configuration's bytes, if these have come.
     bytes: Option<Vec<u8>>,
-    remote: Option<(Vec<Descriptor>, Arc<Session>)>,
+    remote: Option<(Vec<Descriptor>, Origin)>,
 }
 
 impl Imports {
     /// Looks at what is named; who cannot be reached has nothing.
-    pub(super) async fn open(
-        engine: &Engine,
-        options: &BuildOptions,
-        platform: &Platform,
-        lookup: &Lookup,
-        lines: &Lines,
-    ) -> Imports {
+    pub(super) async fn open(whom: For<'_>, options: &BuildOptions, platform: &Platform) -> Imports {
+        let For { engine, lines, .. } = whom;
         let mut sources = Vec::new();
         // Nothing is looked for where all is done again.
         let wanted = if options.no_cache { &[][..] } else { &options.cache_from };
@@ -90,7 +103,7 @@ impl Imports {
                 continue;
             }
             lines.begin(format!("importing cache manifest from {}", from.name()), None).await;
-            match ask(engine, from.name(), platform, lookup).await {
+            match ask(whom, from, platform).await {
                 Ok(source) => sources.push(source),
                 Err(err) => {
                     let told = format!("{}: {}\n", from.name(), errdefs::chain(&err));
@@ -119,7 +132,7 @@ impl Imports {
     async fn bring(&self, found: Found, parent: Option<&ImageRecord>) -> Result<Digest, String> {
         let parent = parent.map(|parent| parent.id.clone());
         let Found { config, bytes, remote } = found;
-        let Some((layers, session)) = remote else {
+        let Some((layers, origin)) = remote else {
             let engine = self.engine.clone();
             let composed = bridge::blocking(move || image::compose(&engine.images, config, parent, None)).await;
             return composed.map(|image| image.id).map_err(|err| errdefs::chain(&err).to_string());
@@ -127,6 +140,10 @@ impl Imports {
         let bytes = bytes.unwrap_or_else(|| serde_json::to_vec(&config).expect("configurations have string keys"));
         let image = pulled(bytes, layers, parent);
         let id = image.manifest.config.digest.clone();
+        let session = match origin {
+            Origin::Registry(session) => session,
+            Origin::Local(client, directory) => return self.take(image, client, directory).await.map(|()| id),
+        };
         let key = PullKey { origin: registry_client::origin(&session), manifest: image.descriptor.digest.clone() };
         let (mut follower, _) = Follower::join(&self.engine, key, || (image, session));
         loop {
@@ -135,17 +152,32 @@ impl Imports {
             }
         }
     }
+
+    /// Stores an image whose layers the client has.
+    async fn take(&self, image: PulledImage, client: Arc<dyn Asks>, directory: String) -> Result<(), String> {
+        let engine = self.engine.clone();
+        // The bytes come from tasks that may themselves wait for a thread.
+        let stored = bridge::waiting(move || {
+            let open =
+                |layer: &Descriptor| client.blob(&directory, &Blob { digest: layer.digest.clone(), size: layer.size });
+            let stored = image::pull_with(&engine.images, image, open, Vec::new, &|_| {});
+            // What was unpacked before an error is in the trash.
+            engine.sweep_soon();
+            stored
+        });
+        stored.await.map(drop).map_err(|err| errdefs::chain(&err).to_string())
+    }
 }
 
 impl Source {
     fn find(&self, sought: &Sought<'_>) -> Option<Found> {
         match self {
-            Source::Steps { cache, places, session } => {
+            Source::Steps { cache, places, origin } => {
                 let places = places.get(sought.key.as_str())?;
                 places.iter().find_map(|place| {
                     let (step, config, layers) = of_step(cache, *place, sought)?;
                     let bytes = Some(step.config.clone().into_bytes());
-                    Some(Found { config, bytes, remote: Some((layers.to_vec(), session.clone())) })
+                    Some(Found { config, bytes, remote: Some((layers.to_vec(), origin.clone())) })
                 })
             }
             Source::Image { config, remote } => of_image(config, remote.as_ref(), sought),
@@ -175,11 +207,7 @@ fn of_step<'a>(
 }
 
 /// What an image says of a step.
-fn of_image(
-    image: &ImageConfig,
-    remote: Option<&(Vec<Descriptor>, Arc<Session>)>,
-    sought: &Sought<'_>,
-) -> Option<Found> {
+fn of_image(image: &ImageConfig, remote: Option<&(Vec<Descriptor>, Origin)>, sought: &Sought<'_>) -> Option<Found> {
     let platform = sought.parent.map_or(sought.platform, |parent| &parent.config.platform);
     if image.platform != *platform {
         return None;
@@ -189,7 +217,7 @@ fn of_image(
     let config = wanted(sought, layer, said.clone());
     let count = config.rootfs.diff_ids.len();
     let remote = match remote {
-        Some((layers, session)) => Some((layers.get(..count)?.to_vec(), session.clone())),
+        Some((layers, origin)) => Some((layers.get(..count)?.to_vec(), origin.clone())),
         None => None,
     };
     Some(Found { config, bytes: None, remote })
@@ -201,21 +229,62 @@ fn wanted(sought: &Sought<'_>, layer: Option<&Digest>, said: History) -> ImageCo
     commit::step_config(parent, layer, (sought.config, sought.platform.clone()), said)
 }
 
-/// Asks a registry.
-async fn ask(engine: &Engine, name: &str, platform: &Platform, lookup: &Lookup) -> Result<Source, ImportError> {
-    let name = name.parse::<Reference>()?.with_default_tag();
-    let login = lookup.login(name.domain()).await.map(credentials).unwrap_or_default();
+/// Asks whoever has it.
+async fn ask(whom: For<'_>, from: &CacheFrom, platform: &Platform) -> Result<Source, ImportError> {
+    let engine = whom.engine;
+    let name = match from {
+        CacheFrom::Any(name) | CacheFrom::Registry(name) => name.parse::<Reference>()?.with_default_tag(),
+        CacheFrom::Local { directory, digest } => {
+            admission::archive(engine)?;
+            let client = whom.client.clone().ok_or(ImportError::NoClient)?;
+            return of_directory(client, directory, digest, platform).await;
+        }
+    };
+    let login = whom.lookup.login(name.domain()).await.map(credentials).unwrap_or_default();
     let session = engine.current.registries().session(&name, login).await?;
     let resolved = registry_client::resolve_or(&session, &name, &Wanted(platform.clone()), Some(DOCUMENT_TYPE)).await?;
     admission::image(engine, &session, &name, &resolved).await?;
     let document = session.config(&resolved.manifest).await?;
-    if resolved.manifest.config.media_type != DOCUMENT_TYPE {
-        let config = Arc::new(serde_json::from_slice(&document)?);
-        return Ok(Source::Image { config, remote: Some((resolved.manifest.layers, session)) });
+    source(&resolved.manifest, &document, Origin::Registry(session))
+}
+
+/// Looks into a directory of the client's. What is there may be anything.
+async fn of_directory(
+    client: Arc<dyn Asks>,
+    directory: &str,
+    digest: &Digest,
+    platform: &Platform,
+) -> Result<Source, ImportError> {
+    let mut bytes = document(&*client, directory, digest).await?;
+    let named = serde_json::from_slice::<Index>(&bytes);
+    if let Ok(index) = named {
+        let chosen = Wanted(platform.clone()).choose(&index.manifests).into_iter().next();
+        let chosen = chosen.ok_or_else(|| ImportError::NoMatch(digest.clone()))?;
+        bytes = document(&*client, directory, &chosen.digest).await?;
     }
-    let cache: SharedCache = serde_json::from_slice(&document)?;
+    let manifest: Manifest = serde_json::from_slice(&bytes)?;
+    let bytes = document(&*client, directory, &manifest.config.digest).await?;
+    source(&manifest, &bytes, Origin::Local(client, directory.to_owned()))
+}
+
+/// A short blob that is what it is called.
+async fn document(client: &dyn Asks, directory: &str, digest: &Digest) -> Result<Vec<u8>, ImportError> {
+    let bytes = client.document(directory.to_owned(), digest.clone(), DOCUMENT_MAX).await?;
+    match Digest::from_sha256(&Sha256::digest(&bytes).into()) == *digest {
+        true => Ok(bytes),
+        false => Err(ImportError::Digest(digest.clone())),
+    }
+}
+
+/// What a manifest names, with the document that it is about.
+fn source(manifest: &Manifest, document: &[u8], origin: Origin) -> Result<Source, ImportError> {
+    if manifest.config.media_type != DOCUMENT_TYPE {
+        let config = Arc::new(serde_json::from_slice(document)?);
+        return Ok(Source::Image { config, remote: Some((manifest.layers.clone(), origin)) });
+    }
+    let cache: SharedCache = serde_json::from_slice(document)?;
     let places = shared::places(&cache).into_iter().map(|(key, places)| (key.to_owned(), places)).collect();
-    Ok(Source::Steps { cache, places, session })
+    Ok(Source::Steps { cache, places, origin })
 }
 
 /// An image as a registry would give it.

@@ -104,7 +104,8 @@ pub(super) async fn build(
         return Err(err);
     }
     let held = lookup.held();
-    let imports = Imports::open(&engine, &options, &platform(&options.platform)?, &lookup, &lines).await;
+    let whom = exports::For { engine: &engine, lookup: &lookup, client: &client, lines: &lines };
+    let imports = Imports::open(whom, &options, &platform(&options.platform)?).await;
     // Who has the files sent is BuildKit's client.
     let buildkit = files.is_some();
     let beginning = Beginning { engine, options, context, client, lookup, lines, plan, arguments, imports, buildkit };
@@ -312,7 +313,8 @@ async fn finish(common: &Common, image: Option<Digest>, names: Vec<Reference>) -
     let network = &common.options.host.network_mode;
     let (escape, materials) = (common.context.dockerfile.escape, common.lookup.materials());
     lines.used(used::of_plan(&common.plan, escape, network, materials)).await;
-    exports::leave(engine, &common.options.cache_to, &common.done(), &common.lookup, lines).await?;
+    let whom = exports::For { engine, lookup: &common.lookup, client: &common.client, lines };
+    exports::leave(whom, &common.options.cache_to, &common.done()).await?;
     lines.text(format!("Successfully built {}\n", short(Some(&image)))).await;
     for name in names {
         let (repository, tag) = (name.familiar_name(), name.tag().unwrap_or_default().to_owned());

@@ -74,17 +74,11 @@ async fn bring(session: &Session, name: &str, blob: &Blob, upload: &Upload) -> R
 /// Writes a blob of what is read, on a thread of its own; answers what it is.
 pub(super) async fn write(session: &Session, directory: &str, source: Box<dyn Read + Send>) -> Result<Blob, Status> {
     let (sender, pieces) = mpsc::channel(PIECES);
-    let reading = tokio::task::spawn_blocking(move || send(source, &sender));
+    // It may wait for other work; one that breaks off is noticed.
+    std::thread::spawn(move || send(source, &sender));
     // Nobody else has such a session.
     let name = format!("{UNFINISHED}{}-{}", session.id, NUMBER.fetch_add(1, Ordering::Relaxed));
-    let written = Store { session, name: &store_name(directory) }.write(&name, pieces).await;
-    // It has ended: at its end, or because nobody takes any more.
-    if let Err(err) = reading.await
-        && let Ok(panic) = err.try_into_panic()
-    {
-        std::panic::resume_unwind(panic);
-    }
-    let written = written?;
+    let written = Store { session, name: &store_name(directory) }.write(&name, pieces).await?;
     let digest = written.digest.parse().map_err(|_| Status::new(Code::Internal, "a digest is none"))?;
     Ok(Blob { digest, size: written.size })
 }

@@ -12,7 +12,7 @@ use crate::buildx::Plugged;
 use crate::support::At;
 
 /// Two daemons that know nothing of each other.
-fn daemons(test: impl FnOnce(&At<'_>, &At<'_>)) {
+pub(crate) fn daemons(test: impl FnOnce(&At<'_>, &At<'_>)) {
     if testkit::skip::without_root() {
         return;
     }
@@ -24,13 +24,13 @@ fn daemons(test: impl FnOnce(&At<'_>, &At<'_>)) {
     test(&at(&one), &at(&other));
 }
 
-fn forget(at: &At<'_>) {
+pub(crate) fn forget(at: &At<'_>) {
     at.ok("builder prune -af");
     at.ok("rmi built");
 }
 
 /// What a layout's index says.
-fn manifests(layout: &Path) -> Vec<Value> {
+pub(crate) fn manifests(layout: &Path) -> Vec<Value> {
     let index: Value = serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
     index["manifests"].as_array().unwrap().clone()
 }
@@ -41,7 +41,7 @@ fn tags(layout: &Path) -> Vec<String> {
     manifests(layout).iter().map(tag).collect()
 }
 
-fn blob(layout: &Path, digest: &Value) -> PathBuf {
+pub(crate) fn blob(layout: &Path, digest: &Value) -> PathBuf {
     layout.join("blobs/sha256").join(digest.as_str().unwrap().strip_prefix("sha256:").unwrap())
 }
 

@@ -1,6 +1,6 @@
 //! Where a build finds what others built, and where it leaves what it built: buildx's `--cache-from` and `--cache-to`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use errdefs::ErrorKind;
@@ -8,7 +8,51 @@ use oci::Digest;
 
 /// Where steps may be known already.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CacheFrom {
+pub struct CacheFrom {
+    /// Where that is.
+    pub source: CacheSource,
+    /// What commands keep that comes from there, too.
+    pub mounts: CacheMounts,
+}
+
+/// Which caches of commands (`RUN --mount=type=cache`) go and come with a cache of steps: ours alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum CacheMounts {
+    /// None: they may be private.
+    #[default]
+    None,
+    /// All of the build's.
+    All,
+    /// Those of these names.
+    Named(BTreeSet<String>),
+}
+
+impl CacheMounts {
+    /// `true`, `false`, or names between commas or semicolons; those without a slash in front mean the same.
+    fn parse(text: &str) -> CacheMounts {
+        match text {
+            "" | "false" | "0" => CacheMounts::None,
+            "true" | "1" => CacheMounts::All,
+            names => {
+                let names = names.split([',', ';']).filter(|name| !name.is_empty());
+                CacheMounts::Named(names.map(|name| name.trim_start_matches('/').to_owned()).collect())
+            }
+        }
+    }
+
+    /// Whether a cache of that name is one.
+    pub fn has(&self, name: &str) -> bool {
+        match self {
+            CacheMounts::None => false,
+            CacheMounts::All => true,
+            CacheMounts::Named(names) => names.contains(name.trim_start_matches('/')),
+        }
+    }
+}
+
+/// Where a cache may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CacheSource {
     /// An image, here or in its registry, or a cache in a registry.
     Any(String),
     /// Whatever a registry has by that name.
@@ -31,6 +75,8 @@ pub struct CacheTo {
     pub all_stages: bool,
     /// Whether the build is good without it.
     pub ignore_error: bool,
+    /// What commands keep that goes there, too.
+    pub mounts: CacheMounts,
 }
 
 /// A place for a cache.
@@ -102,6 +148,7 @@ struct Fields<'a> {
     mode: &'a str,
     ignore_error: &'a str,
     compression: &'a str,
+    mounts: &'a str,
 }
 
 impl<'a> Fields<'a> {
@@ -128,6 +175,7 @@ impl<'a> Fields<'a> {
             "dest" => self.destination = value,
             "digest" => self.digest = value,
             "compression" => self.compression = value,
+            "mounts" => self.mounts = value,
             "mode" => self.mode = value,
             "ignore-error" => self.ignore_error = value,
             // What says how a registry is reached or how layers are packed is the daemon's to know.
@@ -152,8 +200,8 @@ impl CacheFrom {
     }
 
     fn from_fields(fields: &Fields<'_>) -> Result<CacheFrom, CacheOptionError> {
-        match fields.kind {
-            "registry" => Ok(CacheFrom::Registry(fields.name.to_owned())),
+        let source = match fields.kind {
+            "registry" => Ok(CacheSource::Registry(fields.name.to_owned())),
             "local" if fields.digest.is_empty() => {
                 Err(CacheOptionError::NoDirectory("importer requires explicit digest"))
             }
@@ -161,25 +209,26 @@ impl CacheFrom {
             "local" => {
                 let digest = fields.digest.parse();
                 let digest = digest.map_err(|_| value_error("digest", fields.digest))?;
-                Ok(CacheFrom::Local { directory: fields.source.to_owned(), digest })
+                Ok(CacheSource::Local { directory: fields.source.to_owned(), digest })
             }
             other => Err(CacheOptionError::Type(other.to_owned())),
-        }
+        };
+        Ok(CacheFrom { source: source?, mounts: CacheMounts::parse(fields.mounts) })
     }
 
     /// Reads `NAME`, `type=registry,ref=NAME` or `type=local,src=DIRECTORY,digest=DIGEST`.
     pub fn parse(text: &str) -> Result<CacheFrom, CacheOptionError> {
         if !text.contains('=') {
-            return Ok(CacheFrom::Any(text.to_owned()));
+            return Ok(CacheFrom { source: CacheSource::Any(text.to_owned()), mounts: CacheMounts::None });
         }
         CacheFrom::from_fields(&Fields::parse(text)?)
     }
 
     /// The name.
     pub fn name(&self) -> &str {
-        match self {
-            CacheFrom::Any(name) | CacheFrom::Registry(name) => name,
-            CacheFrom::Local { directory, .. } => directory,
+        match &self.source {
+            CacheSource::Any(name) | CacheSource::Registry(name) => name,
+            CacheSource::Local { directory, .. } => directory,
         }
     }
 }
@@ -190,7 +239,8 @@ impl CacheTo {
     pub fn parse(text: &str) -> Result<Option<CacheTo>, CacheOptionError> {
         if !text.contains('=') {
             let place = CachePlace::Registry(text.to_owned());
-            return Ok(Some(CacheTo { place, all_stages: false, ignore_error: false }));
+            let mounts = CacheMounts::None;
+            return Ok(Some(CacheTo { place, all_stages: false, ignore_error: false, mounts }));
         }
         CacheTo::from_fields(&Fields::parse(text)?)
     }
@@ -226,7 +276,7 @@ impl CacheTo {
             "" | "uncompressed" | "gzip" | "estargz" | "zstd" => {}
             other => return Err(CacheOptionError::Compression(other.to_owned())),
         }
-        Ok(Some(CacheTo { place, all_stages, ignore_error }))
+        Ok(Some(CacheTo { place, all_stages, ignore_error, mounts: CacheMounts::parse(fields.mounts) }))
     }
 }
 
@@ -241,17 +291,18 @@ mod tests {
     #[test]
     fn caches_are_named_as_with_buildx() {
         let digest = Digest::from_sha256(&[1; 32]);
+        let from = |source| Ok(CacheFrom { source, mounts: CacheMounts::None });
         for (text, wanted) in [
-            ("a/b:c", Ok(CacheFrom::Any("a/b:c".into()))),
-            ("type=registry,ref=h:1/r", Ok(CacheFrom::Registry("h:1/r".into()))),
-            ("ref=r,Type=registry,compression=zstd", Ok(CacheFrom::Registry("r".into()))),
+            ("a/b:c", from(CacheSource::Any("a/b:c".into()))),
+            ("type=registry,ref=h:1/r", from(CacheSource::Registry("h:1/r".into()))),
+            ("ref=r,Type=registry,compression=zstd", from(CacheSource::Registry("r".into()))),
             ("type=registry", Err("no ref found in \"type=registry\"")),
             ("ref=a", Err("type required form> \"ref=a\"")),
             ("type=registry,ref", Err("invalid value ref")),
             ("type=gha,url=x", Err("a cache of type gha is not supported yet")),
             (
                 &format!("type=local,src=a/b,tag=x,digest={digest}"),
-                Ok(CacheFrom::Local { directory: "a/b".into(), digest: digest.clone() }),
+                from(CacheSource::Local { directory: "a/b".into(), digest: digest.clone() }),
             ),
             ("type=local,src=a", Err("local cache importer requires explicit digest")),
             ("type=local,src=a,digest=x", Err("invalid digest \"x\"")),
@@ -265,10 +316,12 @@ mod tests {
     #[test]
     fn caches_are_left_as_with_buildx() {
         let to = |name: &str, all_stages, ignore_error| {
-            Ok(Some(CacheTo { place: CachePlace::Registry(name.into()), all_stages, ignore_error }))
+            let mounts = CacheMounts::None;
+            Ok(Some(CacheTo { place: CachePlace::Registry(name.into()), all_stages, ignore_error, mounts }))
         };
         let local = |name: &str, all_stages| {
-            Ok(Some(CacheTo { place: CachePlace::Local(name.into()), all_stages, ignore_error: false }))
+            let mounts = CacheMounts::None;
+            Ok(Some(CacheTo { place: CachePlace::Local(name.into()), all_stages, ignore_error: false, mounts }))
         };
         for (text, wanted) in [
             ("a:b", to("a:b", false, false)),
@@ -285,5 +338,21 @@ mod tests {
         ] {
             assert_eq!(CacheTo::parse(text).map_err(|err| err.to_string()), wanted.map_err(str::to_owned), "{text}");
         }
+    }
+
+    #[test]
+    fn caches_of_commands_go_where_that_is_wanted_alone() {
+        let wanted = |text: &str| {
+            let mounts = CacheTo::parse(&format!("type=local,dest=x{text}")).unwrap().unwrap().mounts;
+            ["/root/.cache", "go", "other"].map(|name| mounts.has(name))
+        };
+        assert_eq!(wanted(""), [false; 3]);
+        assert_eq!(wanted(",mounts=false"), [false; 3]);
+        assert_eq!(wanted(",mounts=true"), [true; 3]);
+        assert_eq!(wanted(",mounts=/root/.cache;go"), [true, true, false]);
+        assert_eq!(wanted(",mounts=root/.cache"), [true, false, false]);
+        // As buildx reads a field in quotes.
+        assert!(CacheMounts::parse("a,b").has("b"));
+        assert!(CacheFrom::parse("type=registry,ref=a,mounts=true").unwrap().mounts.has("x"));
     }
 }

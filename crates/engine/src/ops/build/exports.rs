@@ -4,17 +4,20 @@ use std::io::{self, Cursor};
 use std::sync::Arc;
 
 use builder::cache::Key;
-use builder::shared::{DOCUMENT_TYPE, SharedCache, SharedStage, SharedStep};
+use builder::shared::{DOCUMENT_TYPE, SharedCache, SharedMount, SharedStage, SharedStep};
 use content::ReadError;
 use image::ImageRecord;
 use oci::image::Descriptor;
 use oci::{Digest, Reference, ReferenceError};
-use registry_client::{RegistryError, Session};
+use registry_client::{RegistryError, Session, Upload};
 
 use super::asks::{AskError, Asks, Client};
 use super::cache_options::{CachePlace, CacheTo};
+use super::carried::{self, CarryError, Noted, Packed};
+use super::client_files::{self, ClientFileError, Secret};
 use super::lines::Lines;
 use super::lookup::Lookup;
+use super::receive::Place;
 use super::{BuildLine, PartEvent};
 use crate::Engine;
 use crate::ops::login::credentials;
@@ -49,6 +52,12 @@ pub enum ExportError {
     /// The client does not take it.
     #[error(transparent)]
     Client(#[from] AskError),
+    /// What commands keep cannot go.
+    #[error(transparent)]
+    Carry(#[from] CarryError),
+    /// The client does not say what must not go.
+    #[error(transparent)]
+    Secret(#[from] ClientFileError),
     /// A layer cannot be read.
     #[error("read a layer")]
     Layer(#[source] io::Error),
@@ -75,8 +84,18 @@ pub(super) struct For<'a> {
     pub(super) lines: &'a Lines,
 }
 
-/// Leaves it where it is wanted what stages came to, of which the last one is the target.
-pub(super) async fn leave(whom: For<'_>, to: &[CacheTo], stages: &[Vec<Done>]) -> Result<(), ExportError> {
+/// What may be left.
+pub(super) struct Goods<'a> {
+    /// What the steps of stages came to, of which the last one is the target.
+    pub(super) stages: &'a [Vec<Done>],
+    /// What commands keep.
+    pub(super) kept: &'a Noted,
+    /// A place of the build's for files.
+    pub(super) place: &'a Place,
+}
+
+/// Leaves it where it is wanted what a build came to.
+pub(super) async fn leave(whom: For<'_>, to: &[CacheTo], goods: &Goods<'_>) -> Result<(), ExportError> {
     let lines = whom.lines;
     for to in to {
         let name = match &to.place {
@@ -84,8 +103,7 @@ pub(super) async fn leave(whom: For<'_>, to: &[CacheTo], stages: &[Vec<Done>]) -
             CachePlace::Local(_) => "exporting cache to client directory".to_owned(),
         };
         lines.begin(name, None).await;
-        let first = if to.all_stages { 0 } else { stages.len().saturating_sub(1) };
-        match leave_at(whom, to, &stages[first..]).await {
+        match leave_at(whom, to, goods).await {
             Ok(manifest) => {
                 lines.text(format!("Left the cache at {} ({})\n", to.place, manifest.digest)).await;
                 if let CachePlace::Local(directory) = &to.place {
@@ -107,14 +125,17 @@ pub(super) async fn leave(whom: For<'_>, to: &[CacheTo], stages: &[Vec<Done>]) -
     Ok(())
 }
 
-async fn leave_at(whom: For<'_>, to: &CacheTo, stages: &[Vec<Done>]) -> Result<Box<Descriptor>, ExportError> {
+async fn leave_at(whom: For<'_>, to: &CacheTo, goods: &Goods<'_>) -> Result<Box<Descriptor>, ExportError> {
     let destination = Destination::open(whom, &to.place).await?;
     let mut cache = SharedCache::default();
-    for steps in stages {
+    let first = if to.all_stages { 0 } else { goods.stages.len().saturating_sub(1) };
+    for steps in &goods.stages[first..] {
         cache.stages.extend(stage(whom.engine, &destination, steps).await?);
     }
+    cache.mounts = mounts(whom, to, goods, &destination).await?;
     let mut layers = Vec::new();
-    for layer in cache.stages.iter().flat_map(|stage| &stage.layers) {
+    let kept = cache.mounts.iter().map(|mount| &mount.layer);
+    for layer in cache.stages.iter().flat_map(|stage| &stage.layers).chain(kept) {
         // What the manifest names is kept; once is enough.
         if !layers.contains(layer) {
             layers.push(layer.clone());
@@ -139,6 +160,33 @@ async fn stage(engine: &Engine, destination: &Destination, steps: &[Done]) -> Re
         shared.push(SharedStep { key: step.key.as_str().to_owned(), parent: step.parent.clone(), config, layers });
     }
     Ok(Some(SharedStage { layers, steps: shared }))
+}
+
+/// What commands keep, as far as that is wanted, once it is there; none of it knows a secret of the build's.
+async fn mounts(
+    whom: For<'_>,
+    to: &CacheTo,
+    goods: &Goods<'_>,
+    destination: &Destination,
+) -> Result<Vec<SharedMount>, ExportError> {
+    let wishes = goods.kept.wanted(|id| to.mounts.has(id));
+    if wishes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut secrets = Vec::new();
+    for id in &goods.kept.secrets {
+        let value = client_files::ask(whom.client, id).await?;
+        secrets.extend(value.map(|value| Secret { id: id.clone(), value }));
+    }
+    let (secrets, mut shared) = (Arc::new(secrets), Vec::new());
+    for wish in wishes {
+        let path = goods.place.join(&format!("cache-{}", stdx::id::random_hex::<8>()));
+        if let Some(packed) = carried::pack(whom.engine, wish, path, secrets.clone()).await? {
+            shared.push(packed.shared());
+            destination.file(packed).await?;
+        }
+    }
+    Ok(shared)
 }
 
 async fn config(engine: &Engine, image: &ImageRecord) -> Result<String, ExportError> {
@@ -187,6 +235,23 @@ impl Destination {
             given.push(layer.given(engine, blob).await?);
         }
         Ok(given)
+    }
+
+    /// Brings what commands keep there.
+    async fn file(&self, packed: Packed) -> Result<(), ExportError> {
+        let blob = packed.blob.clone();
+        match self {
+            Destination::Registry { session, .. } => {
+                let upload = Upload { blob: Some(blob), mounts: Vec::new(), source: Arc::new(packed) };
+                session.upload(&upload, Arc::new(|_| {})).await?;
+            }
+            Destination::Local { client, directory } => {
+                if !client.has_blob(directory.clone(), blob).await? {
+                    client.put_blob(directory.clone(), Box::new(packed.reader())).await?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Brings a document there, and what names it and layers that are there; answers what that is.

@@ -6,6 +6,7 @@
 //! what is said beside them is compared with what the step would say.
 
 use std::collections::HashMap;
+use std::io::Read;
 use std::sync::Arc;
 
 use builder::cache::Key;
@@ -15,12 +16,15 @@ use engine_api::container::Config;
 use image::{ImageRecord, PulledImage};
 use oci::image::{Descriptor, History, ImageConfig, Index, Manifest, Platform, media_type};
 use oci::{Digest, Reference};
-use registry_client::{RegistryError, Session, Wanted};
+use registry_client::{RegistryError, Session, Transfer, Wanted};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc;
 use tracing::debug;
 
 use super::asks::{AskError, Asks};
-use super::cache_options::CacheFrom;
+use super::cache_options::{CacheFrom, CacheSource};
+use super::caches::Wish;
+use super::carried::{self, Carried};
 use super::exports::{DOCUMENT_MAX, For};
 use super::{BuildOptions, PartEvent};
 use crate::ops::commit;
@@ -46,14 +50,14 @@ pub(super) struct Sought<'a> {
 
 enum Source {
     /// Steps by their keys.
-    Steps { cache: SharedCache, places: HashMap<String, Vec<Place>>, origin: Origin },
+    Steps { cache: SharedCache, places: HashMap<String, Vec<Place>>, origin: Origin, from: CacheFrom },
     /// An image, and where its layers are if they are not here.
     Image { config: Arc<ImageConfig>, remote: Option<(Vec<Descriptor>, Origin)> },
 }
 
 /// Who has layers.
 #[derive(Clone)]
-enum Origin {
+pub(super) enum Origin {
     Registry(Arc<Session>),
     /// The client, in a directory.
     Local(Arc<dyn Asks>, String),
@@ -96,7 +100,7 @@ impl Imports {
         // Nothing is looked for where all is done again.
         let wanted = if options.no_cache { &[][..] } else { &options.cache_from };
         for from in wanted {
-            if let CacheFrom::Any(name) = from
+            if let CacheSource::Any(name) = &from.source
                 && let Ok(images) = image::resolve_all(&engine.images, name)
             {
                 sources.extend(images.iter().map(|image| Source::Image { config: image.config.clone(), remote: None }));
@@ -127,6 +131,20 @@ impl Imports {
             }
         }
         None
+    }
+
+    /// What somebody else has of a cache of commands.
+    pub(super) fn carried(&self, wish: &Wish) -> Option<Carried> {
+        self.sources.iter().find_map(|source| {
+            let Source::Steps { cache, origin, from, .. } = source else { return None };
+            if !from.mounts.has(wish.id()) {
+                return None;
+            }
+            let key = carried::name(&wish.key);
+            let layer = cache.mounts.iter().find(|mount| mount.key == key)?.layer.clone();
+            let (cache, whose) = (wish.id().to_owned(), from.name().to_owned());
+            Some(Carried { engine: self.engine.clone(), cache, layer, origin: origin.clone(), whose })
+        })
     }
 
     async fn bring(&self, found: Found, parent: Option<&ImageRecord>) -> Result<Digest, String> {
@@ -169,10 +187,28 @@ impl Imports {
     }
 }
 
+impl Origin {
+    /// A blob as it comes, and what it takes for that. For a thread that may block; called where there is a runtime.
+    pub(super) fn open(&self, engine: &Engine, blob: &Descriptor) -> (Box<dyn Read + Send>, Option<Transfer>) {
+        match self {
+            Origin::Local(client, directory) => {
+                let blob = Blob { digest: blob.digest.clone(), size: blob.size };
+                (client.blob(directory, &blob), None)
+            }
+            Origin::Registry(session) => {
+                // Nobody hears how it goes.
+                let reports = mpsc::channel(1).0;
+                let transfer = Transfer::new(session.clone(), engine.images.content(), reports);
+                (Box::new(transfer.open(blob)), Some(transfer))
+            }
+        }
+    }
+}
+
 impl Source {
     fn find(&self, sought: &Sought<'_>) -> Option<Found> {
         match self {
-            Source::Steps { cache, places, origin } => {
+            Source::Steps { cache, places, origin, .. } => {
                 let places = places.get(sought.key.as_str())?;
                 places.iter().find_map(|place| {
                     let (step, config, layers) = of_step(cache, *place, sought)?;
@@ -232,12 +268,13 @@ fn wanted(sought: &Sought<'_>, layer: Option<&Digest>, said: History) -> ImageCo
 /// Asks whoever has it.
 async fn ask(whom: For<'_>, from: &CacheFrom, platform: &Platform) -> Result<Source, ImportError> {
     let engine = whom.engine;
-    let name = match from {
-        CacheFrom::Any(name) | CacheFrom::Registry(name) => name.parse::<Reference>()?.with_default_tag(),
-        CacheFrom::Local { directory, digest } => {
+    let name = match &from.source {
+        CacheSource::Any(name) | CacheSource::Registry(name) => name.parse::<Reference>()?.with_default_tag(),
+        CacheSource::Local { directory, digest } => {
             admission::archive(engine)?;
             let client = whom.client.clone().ok_or(ImportError::NoClient)?;
-            return of_directory(client, directory, digest, platform).await;
+            let (manifest, document) = of_directory(&*client, directory, digest, platform).await?;
+            return source(from, &manifest, &document, Origin::Local(client, directory.clone()));
         }
     };
     let login = whom.lookup.login(name.domain()).await.map(credentials).unwrap_or_default();
@@ -245,26 +282,26 @@ async fn ask(whom: For<'_>, from: &CacheFrom, platform: &Platform) -> Result<Sou
     let resolved = registry_client::resolve_or(&session, &name, &Wanted(platform.clone()), Some(DOCUMENT_TYPE)).await?;
     admission::image(engine, &session, &name, &resolved).await?;
     let document = session.config(&resolved.manifest).await?;
-    source(&resolved.manifest, &document, Origin::Registry(session))
+    source(from, &resolved.manifest, &document, Origin::Registry(session))
 }
 
 /// Looks into a directory of the client's. What is there may be anything.
 async fn of_directory(
-    client: Arc<dyn Asks>,
+    client: &dyn Asks,
     directory: &str,
     digest: &Digest,
     platform: &Platform,
-) -> Result<Source, ImportError> {
-    let mut bytes = document(&*client, directory, digest).await?;
+) -> Result<(Manifest, Vec<u8>), ImportError> {
+    let mut bytes = document(client, directory, digest).await?;
     let named = serde_json::from_slice::<Index>(&bytes);
     if let Ok(index) = named {
         let chosen = Wanted(platform.clone()).choose(&index.manifests).into_iter().next();
         let chosen = chosen.ok_or_else(|| ImportError::NoMatch(digest.clone()))?;
-        bytes = document(&*client, directory, &chosen.digest).await?;
+        bytes = document(client, directory, &chosen.digest).await?;
     }
     let manifest: Manifest = serde_json::from_slice(&bytes)?;
-    let bytes = document(&*client, directory, &manifest.config.digest).await?;
-    source(&manifest, &bytes, Origin::Local(client, directory.to_owned()))
+    let document = document(client, directory, &manifest.config.digest).await?;
+    Ok((manifest, document))
 }
 
 /// A short blob that is what it is called.
@@ -277,14 +314,14 @@ async fn document(client: &dyn Asks, directory: &str, digest: &Digest) -> Result
 }
 
 /// What a manifest names, with the document that it is about.
-fn source(manifest: &Manifest, document: &[u8], origin: Origin) -> Result<Source, ImportError> {
+fn source(from: &CacheFrom, manifest: &Manifest, document: &[u8], origin: Origin) -> Result<Source, ImportError> {
     if manifest.config.media_type != DOCUMENT_TYPE {
         let config = Arc::new(serde_json::from_slice(document)?);
         return Ok(Source::Image { config, remote: Some((manifest.layers.clone(), origin)) });
     }
     let cache: SharedCache = serde_json::from_slice(document)?;
     let places = shared::places(&cache).into_iter().map(|(key, places)| (key.to_owned(), places)).collect();
-    Ok(Source::Steps { cache, places, origin })
+    Ok(Source::Steps { cache, places, origin, from: from.clone() })
 }
 
 /// An image as a registry would give it.
@@ -317,7 +354,7 @@ mod tests {
     fn cache(config: &ImageConfig, parent: Option<Digest>, layers: usize) -> SharedCache {
         let config = serde_json::to_string(config).unwrap();
         let step = SharedStep { key: "k".into(), parent, config, layers };
-        SharedCache { stages: vec![SharedStage { layers: Vec::new(), steps: vec![step] }] }
+        SharedCache { stages: vec![SharedStage { layers: Vec::new(), steps: vec![step] }], mounts: Vec::new() }
     }
 
     #[test]

@@ -314,7 +314,9 @@ async fn finish(common: &Common, image: Option<Digest>, names: Vec<Reference>) -
     let (escape, materials) = (common.context.dockerfile.escape, common.lookup.materials());
     lines.used(used::of_plan(&common.plan, escape, network, materials)).await;
     let whom = exports::For { engine, lookup: &common.lookup, client: &common.client, lines };
-    exports::leave(whom, &common.options.cache_to, &common.done()).await?;
+    let (stages, kept) = (common.done(), common.kept());
+    let goods = exports::Goods { stages: &stages, kept: &kept, place: &common.context.place };
+    exports::leave(whom, &common.options.cache_to, &goods).await?;
     lines.text(format!("Successfully built {}\n", short(Some(&image)))).await;
     for name in names {
         let (repository, tag) = (name.familiar_name(), name.tag().unwrap_or_default().to_owned());

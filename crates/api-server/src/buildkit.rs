@@ -14,6 +14,7 @@
 //! - [`attest`] says where an image comes from, and what is in it.
 //! - [`outputs`] brings what was built to where the client wants it.
 //! - [`progress`] is what a client sees of a build, [`follow`] what makes it so; [`failure`] what it reads where one fails.
+//! - [`blobs`] are what directories of the client's have, or get: caches. [`asks`] is all that the engine asks for.
 //! - [`tunnel`] is a session that is opened by a call, not by a request of its own.
 //! - [`questions`] are what a client asks of a Dockerfile instead of building it.
 //!
@@ -25,6 +26,7 @@
 mod asks;
 mod attest;
 mod attributes;
+mod blobs;
 mod build;
 mod failure;
 mod filter;

@@ -13,11 +13,26 @@ use serde::{Deserialize, Serialize};
 /// The type of the document, as the configuration of a manifest that names the layers.
 pub const DOCUMENT_TYPE: &str = "application/vnd.longshore.build-cache.v1+json";
 
+/// What a manifest says of a layer that is in no image: the name of the cache of commands whose files it has.
+pub const MOUNT_ANNOTATION: &str = "longshore.build-cache.mount";
+
 /// What steps came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SharedCache {
     /// Stages, each with the layers of the image that it came to.
     pub stages: Vec<SharedStage>,
+    /// What commands keep for those after them (`RUN --mount=type=cache`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<SharedMount>,
+}
+
+/// What commands keep.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedMount {
+    /// What it is known by.
+    pub key: String,
+    /// Its files.
+    pub layer: Descriptor,
 }
 
 /// What the steps of a stage came to.
@@ -136,7 +151,7 @@ mod tests {
         let step = |key: &str| SharedStep { key: key.into(), parent: None, config: "{}".into(), layers: 0 };
         let stage =
             |keys: &[&str]| SharedStage { layers: Vec::new(), steps: keys.iter().map(|key| step(key)).collect() };
-        let cache = SharedCache { stages: vec![stage(&["a", "b"]), stage(&["b"])] };
+        let cache = SharedCache { stages: vec![stage(&["a", "b"]), stage(&["b"])], mounts: Vec::new() };
         let places = places(&cache);
         assert_eq!((&places["a"][..], &places["b"][..]), (&[(0, 0)][..], &[(0, 1), (1, 0)][..]));
     }

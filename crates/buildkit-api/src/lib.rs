@@ -10,7 +10,8 @@
 //! - [`messages`]: the messages of which we read or write something, with these fields alone.
 //! - [`session`]: sessions by id, while their connections live.
 //! - [`files`]: the files of a directory of the client's (fsutil's protocol), [`sender`]: of one of ours, in a client;
-//!   [`outputs`]: what a build came to, for the client; [`modes`]: modes as they write them.
+//!   [`outputs`]: what a build came to, for the client; [`modes`]: modes as they write them; [`content`]: blobs in a
+//!   directory of the client's, which come and go.
 //!
 //! The other end may be anybody: a message has at most [`frame::MESSAGE_MAX`] bytes, a directory at most
 //! [`files::ENTRIES_MAX`] entries, and a path leads nowhere but down. Whoever waits for a client that has gone is told.
@@ -23,6 +24,7 @@
 //! Deliberately not here: what a build is (`builder`, `engine`), what is answered (`api-server`).
 
 pub mod channel;
+pub mod content;
 pub mod files;
 pub mod frame;
 pub mod messages;

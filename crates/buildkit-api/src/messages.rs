@@ -25,6 +25,7 @@ pub use history::{
     ContentInfo, ContentInfoRequest, ContentInfoResponse, UpdateBuildHistoryRequest,
 };
 pub use sessions::{
-    AgentBytes, CheckAgentRequest, CredentialsRequest, CredentialsResponse, FileBytes, GetSecretRequest,
-    GetSecretResponse, Packet, PacketKind, ReadContentRequest, ReadContentResponse, Stat,
+    AbortWriteRequest, AgentBytes, CheckAgentRequest, CredentialsRequest, CredentialsResponse, FileBytes,
+    GetSecretRequest, GetSecretResponse, Packet, PacketKind, ReadContentRequest, ReadContentResponse, Stat,
+    WriteAction, WriteContentRequest, WriteContentResponse,
 };

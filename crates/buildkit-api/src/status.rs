@@ -25,6 +25,8 @@ pub enum Code {
     InvalidArgument = 3,
     /// Something is not there.
     NotFound = 5,
+    /// Something is there already.
+    AlreadyExists = 6,
     /// A bound was reached.
     ResourceExhausted = 8,
     /// Something is asked for behind an end.

@@ -2,6 +2,7 @@
 
 pub mod bootstrap;
 pub mod build;
+pub mod caches;
 pub mod capabilities;
 pub mod copy;
 pub mod create;

@@ -2,26 +2,33 @@
 //!
 //! ```text
 //! POST /session  --> daemon: who we are, and which calls we answer
-//! calls          <-- GetSecret, CheckAgent, ForwardAgent, Pull, DiffCopy
+//! calls          <-- GetSecret, CheckAgent, ForwardAgent, Pull, DiffCopy; Info, Read, Write of blobs
 //! ```
 //! A session lives as long as what [`open`] answers is polled.
+
+pub mod layouts;
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use buildkit_api::content;
 pub use buildkit_api::messages::Stat;
-use buildkit_api::messages::{AgentBytes, CheckAgentRequest, Empty, GetSecretRequest, GetSecretResponse};
+use buildkit_api::messages::{
+    AgentBytes, CheckAgentRequest, ContentInfoRequest, Empty, GetSecretRequest, GetSecretResponse, ReadContentRequest,
+};
 pub use buildkit_api::modes;
 use buildkit_api::sender;
 pub use buildkit_api::sender::{Directory, followed};
 use buildkit_api::server::{self, Call, Reply, Service, Streaming};
 use buildkit_api::status::{Code, Status};
+use http::HeaderMap;
 use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
+use self::layouts::Layout;
 use crate::call::Client;
 use crate::error::ClientError;
 use crate::hijack::upgrade;
@@ -52,6 +59,9 @@ const AGENT_DEFAULT: &str = "default";
 /// How many bytes of an agent go at once.
 const PIECE_BYTES: usize = 32 << 10;
 
+/// Pieces of a blob that may wait to be sent.
+const PIECES: usize = 2;
+
 /// What a build may ask for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Offers {
@@ -61,6 +71,8 @@ pub struct Offers {
     pub agents: BTreeMap<String, PathBuf>,
     /// Directories by name, of which archives are sent.
     pub directories: BTreeMap<String, PathBuf>,
+    /// Directories of caches by name.
+    pub layouts: BTreeMap<String, Layout>,
 }
 
 /// The directory that a build is of.
@@ -84,7 +96,7 @@ pub enum SecretSource {
 impl Offers {
     /// Whether there is nothing to ask for.
     pub fn is_empty(&self) -> bool {
-        self.secrets.is_empty() && self.agents.is_empty() && self.directories.is_empty()
+        self.secrets.is_empty() && self.agents.is_empty() && self.directories.is_empty() && self.layouts.is_empty()
     }
 }
 
@@ -100,6 +112,7 @@ pub async fn open(
     let calls = [SECRET, CHECK_AGENT, FORWARD_AGENT, PULL].into_iter().chain(directory.is_some().then_some(FILES));
     let mut headers = vec![("X-Docker-Expose-Session-Uuid", id), ("X-Docker-Expose-Session-Name", "longshore")];
     headers.extend(key.iter().map(|key| ("X-Docker-Expose-Session-Sharedkey", key.as_str())));
+    let calls = calls.chain([content::INFO, content::READ, content::WRITE, content::ABORT]);
     headers.extend(calls.map(|call| ("X-Docker-Expose-Session-Grpc-Method", call)));
     let hijacked = upgrade(client, "/session", PROTOCOL, &headers, b"").await?;
     let io = tokio::io::join(hijacked.reader, hijacked.writer);
@@ -126,15 +139,32 @@ impl Service for Answers {
                 let id = call.message::<CheckAgentRequest>()?.id;
                 self.agent(&id).map(|_| Reply::message(&Empty {}))
             }
+            content::INFO => {
+                let digest = call.message::<ContentInfoRequest>()?.digest;
+                layouts::info(self.layout(&call.headers)?, &digest).map(|info| Reply::message(&info))
+            }
+            content::READ => {
+                let (layout, wanted) = (self.layout(&call.headers)?.clone(), call.message::<ReadContentRequest>()?);
+                Ok(Reply::Stream(read(layout, wanted)))
+            }
+            // What is not whole goes with the call that wrote it.
+            content::ABORT => Ok(Reply::message(&Empty {})),
             other => Err(Status::new(Code::Unimplemented, format!("unknown method {other}"))),
         }
     }
 
     fn streams(&self, path: &str) -> bool {
-        matches!(path, FORWARD_AGENT | PULL | FILES)
+        matches!(path, FORWARD_AGENT | PULL | FILES | content::WRITE)
     }
 
     async fn stream(&self, call: Streaming) {
+        if call.path == content::WRITE {
+            return match self.layout(&call.headers).cloned() {
+                Ok(layout) => layouts::write(&layout, call).await,
+                // A caller that has gone needs no answer.
+                Err(status) => drop(call.outgoing.send(Err(status)).await),
+            };
+        }
         let header = |name| call.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         if call.path == PULL {
             return self.upload(header(PULLED).to_owned(), call.outgoing);
@@ -164,6 +194,12 @@ impl Service for Answers {
 }
 
 impl Answers {
+    /// The directory of caches that a call is about.
+    fn layout(&self, headers: &HeaderMap) -> Result<&Layout, Status> {
+        let store = headers.get(content::STORE).map(|value| String::from_utf8_lossy(value.as_bytes()));
+        layouts::chosen(&self.offers.layouts, &store.unwrap_or_default())
+    }
+
     fn secret(&self, id: &str) -> Result<Vec<u8>, Status> {
         let missing = || Status::new(Code::NotFound, format!("secret {id} not found"));
         match self.offers.secrets.get(id).ok_or_else(missing)? {
@@ -197,6 +233,18 @@ impl Answers {
             }
         });
     }
+}
+
+/// Sends a blob, from a thread of its own.
+fn read(layout: Layout, wanted: ReadContentRequest) -> mpsc::Receiver<Result<Vec<u8>, Status>> {
+    let (sender, receiver) = mpsc::channel(PIECES);
+    std::thread::spawn(move || {
+        if let Err(status) = layouts::read(&layout, &wanted, &sender) {
+            // A caller that has gone needs no answer.
+            let _ = sender.blocking_send(Err(status));
+        }
+    });
+    receiver
 }
 
 fn send(mut archive: impl Read, outgoing: &mpsc::Sender<Result<Vec<u8>, Status>>) -> io::Result<()> {

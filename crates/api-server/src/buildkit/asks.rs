@@ -1,5 +1,6 @@
-//! What a session is asked while commands run: secrets and agents.
+//! What a session is asked while a build goes on: secrets, agents, and what is in directories of caches.
 
+use std::io::Read;
 use std::sync::Arc;
 
 use buildkit_api::channel::Outgoing;
@@ -7,12 +8,14 @@ use buildkit_api::frame::Incoming;
 use buildkit_api::messages::{AgentBytes, CheckAgentRequest, Empty, GetSecretRequest, GetSecretResponse};
 use buildkit_api::session::Session;
 use buildkit_api::status::{Code, Status};
-use engine::ops::build::{Answer, AskError, Asks};
+use engine::ops::build::{Answer, AskError, Asks, Blob, Digest};
 use http::header::{HeaderName, HeaderValue};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tracing::debug;
+
+use super::blobs;
 
 /// The call for a secret.
 const SECRET: &str = "/moby.buildkit.secrets.v1.Secrets/GetSecret";
@@ -69,6 +72,29 @@ impl Asks for SessionAsks {
             }
         })
     }
+
+    fn document(&self, directory: String, digest: Digest, max_bytes: usize) -> Answer<Result<Vec<u8>, AskError>> {
+        let session = self.0.clone();
+        Box::pin(async move { blobs::document(&session, &directory, &digest, max_bytes).await.map_err(in_words) })
+    }
+
+    fn blob(&self, directory: &str, blob: &Blob) -> Box<dyn Read + Send> {
+        blobs::read(self.0.clone(), directory, blob)
+    }
+
+    fn has_blob(&self, directory: String, blob: Blob) -> Answer<Result<bool, AskError>> {
+        let session = self.0.clone();
+        Box::pin(async move { blobs::is_there(&session, &directory, &blob).await.map_err(in_words) })
+    }
+
+    fn put_blob(&self, directory: String, source: Box<dyn Read + Send>) -> Answer<Result<Blob, AskError>> {
+        let session = self.0.clone();
+        Box::pin(async move { blobs::write(&session, &directory, source).await.map_err(in_words) })
+    }
+}
+
+fn in_words(status: Status) -> AskError {
+    AskError(status.message)
 }
 
 fn is_missing(status: &Status) -> bool {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use buildkit_api::messages::{CacheOptions, Exporter, ReturnRequest, SolveRequest};
 use buildkit_api::status::{Code, Status};
 use engine::ops::build::outputs::Built;
-use engine::ops::build::{CacheFrom, CacheOptionError, CacheTo, Held, Used};
+use engine::ops::build::{CacheFrom, CacheOptionError, CacheTo, Descriptor, Held, Used};
 use tokio::sync::{oneshot, watch};
 
 use super::progress::{Progress, now_nanos};
@@ -46,6 +46,8 @@ pub(crate) struct Build {
     returned: Mutex<Option<oneshot::Sender<ReturnRequest>>>,
     ended: watch::Sender<bool>,
     held: Mutex<Vec<Held>>,
+    /// What names a cache that was left in a directory of the client's, in JSON.
+    cache_manifest: Mutex<Option<String>>,
 }
 
 /// What a Dockerfile came to.
@@ -114,6 +116,7 @@ impl Build {
             returned: Mutex::new(Some(sender)),
             ended: watch::Sender::new(false),
             held: Mutex::default(),
+            cache_manifest: Mutex::default(),
         };
         (build, returned)
     }
@@ -127,6 +130,17 @@ impl Build {
     /// Keeps the steps here that it came to, for as long as somebody may want them.
     pub(crate) fn hold(&self, held: Option<Held>) {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).extend(held);
+    }
+
+    /// Notes what a cache is that was left in a directory of the client's. Of several the last one counts, as with BuildKit.
+    pub(crate) fn left_cache(&self, manifest: &Descriptor) {
+        let text = serde_json::to_string(manifest).expect("texts and numbers are always JSON");
+        *self.cache_manifest.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+    }
+
+    /// What the client writes down of such a cache.
+    pub(crate) fn cache_manifest(&self) -> Option<String> {
+        self.cache_manifest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Keeps an outcome; answers its name.

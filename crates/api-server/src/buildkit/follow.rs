@@ -57,6 +57,7 @@ pub(super) async fn follow(
             }
             Ok(BuildLine::Part { number, event }) => parts.tell(progress, number, event).await,
             Ok(BuildLine::Used(used)) => followed.used = *used,
+            Ok(BuildLine::CacheLeft { manifest, .. }) => build.left_cache(&manifest),
             Ok(BuildLine::Findings(findings)) => {
                 if let Some(part) = telling.warned {
                     progress.warn(part, &place, &findings).await;

@@ -10,24 +10,18 @@ use std::fmt;
 use std::io::Read;
 use std::sync::Arc;
 
+use buildkit_api::content;
 use buildkit_api::files::Sink;
 use buildkit_api::frame::Incoming;
-use buildkit_api::messages::{ReadContentRequest, ReadContentResponse, Stat};
+use buildkit_api::messages::{ReadContentResponse, Stat};
 use buildkit_api::session::Session;
-use buildkit_api::status::{Code, Status};
-use http::header::{HeaderName, HeaderValue};
+use buildkit_api::status::Status;
 use serde::Deserialize;
 
 use super::build::Build;
 use super::failure::said;
 use super::local::Archive;
 use crate::upload;
-
-/// The call for a blob.
-const READ: &str = "/containerd.services.content.v1.Content/Read";
-
-/// Which store a call is of.
-const STORE: HeaderName = HeaderName::from_static("buildkit-attachable-store-id");
 
 /// The longest manifest or index, in bytes (distribution-spec, "Pushing Manifests").
 const MANIFEST_MAX: usize = 4 << 20;
@@ -186,26 +180,17 @@ impl Layout {
 
     /// A short blob, whole.
     async fn read(&self, digest: &BlobDigest) -> Result<Vec<u8>, Status> {
-        let (mut incoming, mut bytes) = (self.ask(digest).await?, Vec::new());
-        while let Some(ReadContentResponse { data, .. }) = incoming.next().await? {
-            if bytes.len() + data.len() > MANIFEST_MAX {
-                return Err(said(format!("{digest} is too large")));
-            }
-            bytes.extend_from_slice(&data);
-        }
-        Ok(bytes)
+        let name = self.store_name();
+        content::Store { session: &self.session, name: &name }.read_whole(&digest.to_string(), MANIFEST_MAX).await
     }
 
     async fn ask(&self, digest: &BlobDigest) -> Result<Incoming, Status> {
-        if !self.session.answers(READ) {
-            return Err(said("the client has no OCI layouts"));
-        }
-        let store = HeaderValue::from_str(&format!("oci:{}", self.store));
-        let store = store.map_err(|err| Status::new(Code::InvalidArgument, err.to_string()))?;
-        let (mut outgoing, incoming) = self.session.channel.stream(READ, &[(STORE, store)]).await?;
-        outgoing.send(&ReadContentRequest { digest: digest.to_string(), ..ReadContentRequest::default() }).await?;
-        outgoing.end()?;
-        Ok(incoming)
+        let name = self.store_name();
+        content::Store { session: &self.session, name: &name }.read(&digest.to_string()).await
+    }
+
+    fn store_name(&self) -> String {
+        format!("oci:{}", self.store)
     }
 }
 

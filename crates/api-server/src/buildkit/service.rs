@@ -131,6 +131,9 @@ impl Service for BuildService {
     }
 }
 
+/// By which a client finds what a cache is that was left in a directory of its own (buildkit cache/remotecache).
+const CACHE_MANIFEST: &str = "cache.manifest";
+
 /// The call whose messages are a session.
 const SESSION: &str = "/moby.buildkit.v1.Control/Session";
 
@@ -200,7 +203,9 @@ impl BuildService {
             Err(err) => (None, Err(err)),
         };
         recording.end(outcome.as_ref(), exporter.as_ref()).await;
-        Ok(Reply::message(&SolveResponse { exporter: exporter? }))
+        let mut exporter = exporter?;
+        exporter.extend(listed.build.cache_manifest().map(|manifest| (CACHE_MANIFEST.to_owned(), manifest)));
+        Ok(Reply::message(&SolveResponse { exporter }))
     }
 
     /// What a build comes to, with all that is said of it; and where it goes.

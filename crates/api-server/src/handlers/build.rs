@@ -130,10 +130,12 @@ async fn tell_all(mut building: Building, first: BuildLine, names_images: bool, 
 
 /// The image's id alone; the last of what was told only where it fails.
 async fn tell_outcome(mut building: Building, first: BuildLine, sink: Sink) {
-    let mut tail = Tail::default();
+    let (mut tail, mut left) = (Tail::default(), Vec::new());
     tail.push(first);
     while let Some(line) = building.next().await {
         match line {
+            // The client has to note it however little it wants to be told.
+            Ok(line @ BuildLine::CacheLeft { .. }) => left.push(told(line)),
             Ok(line) => tail.push(line),
             Err(err) => {
                 for line in tail.lines().chain([failed(&err)]) {
@@ -148,6 +150,11 @@ async fn tell_outcome(mut building: Building, first: BuildLine, sink: Sink) {
     let image = building.image.take().unwrap_or_default();
     // As above.
     drop(building);
+    for line in left {
+        if sink.line(&line).await.is_err() {
+            return;
+        }
+    }
     // A client that has gone needs no answer.
     let _ = sink.line(&Line::Text { stream: format!("{image}\n") }).await;
 }
@@ -159,6 +166,7 @@ fn told(line: BuildLine) -> Line {
         BuildLine::Pull(step) => pull::line(step),
         BuildLine::Explained(explanation) => Line::explained(explanation),
         BuildLine::Kept(id) => Line::kept(id),
+        BuildLine::CacheLeft { directory, manifest } => Line::cache_left(directory, *manifest),
         // Those of a graph, which no build of ours is.
         BuildLine::Failed { .. } | BuildLine::Part { .. } | BuildLine::Findings(_) | BuildLine::Used(_) => {
             Line::Text { stream: String::new() }

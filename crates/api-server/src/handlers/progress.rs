@@ -1,6 +1,6 @@
 //! The lines in which long work is told (moby `pkg/jsonmessage`).
 
-use engine::ops::build::Explanation;
+use engine::ops::build::{Descriptor, Explanation};
 use engine_api::image::PushedInstead;
 use engine_api::progress::{Progress, UNKNOWN_WIDTH};
 use serde::Serialize;
@@ -41,6 +41,8 @@ pub(crate) enum Line {
     Explained { aux: Explained },
     /// The container of a command that failed, for the client.
     Kept { aux: Kept },
+    /// A cache that is left in a directory of the client's, for the client.
+    CacheLeft { aux: Box<CacheLeft> },
     /// The end of what failed.
     Failed {
         #[serde(rename = "errorDetail")]
@@ -79,6 +81,14 @@ pub(crate) struct Kept {
     failed_container: String,
 }
 
+/// A cache that the client has.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct CacheLeft {
+    cache_left: String,
+    manifest: Descriptor,
+}
+
 /// Why it failed.
 #[derive(Serialize)]
 pub(crate) struct Detail {
@@ -109,6 +119,11 @@ impl Line {
     /// The container of a command that failed.
     pub(crate) fn kept(failed_container: String) -> Line {
         Line::Kept { aux: Kept { failed_container } }
+    }
+
+    /// A cache that is left in a directory of the client's.
+    pub(crate) fn cache_left(directory: String, manifest: Descriptor) -> Line {
+        Line::CacheLeft { aux: Box::new(CacheLeft { cache_left: directory, manifest }) }
     }
 
     /// What became of a step of a build.

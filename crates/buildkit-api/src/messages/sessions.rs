@@ -130,6 +130,66 @@ pub struct ReadContentResponse {
     pub data: bytes::Bytes,
 }
 
+/// What becomes of a blob that is being written, a step of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum WriteAction {
+    /// It is asked how far it is.
+    Stat = 0,
+    /// There is more of it.
+    Write = 1,
+    /// It is whole, and there from now on.
+    Commit = 2,
+}
+
+/// A step of writing a blob.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct WriteContentRequest {
+    /// What becomes of it, a [`WriteAction`].
+    #[prost(int32, tag = "1")]
+    pub action: i32,
+    /// What it is called until it is whole.
+    #[prost(string, tag = "2")]
+    pub name: String,
+    /// How long it is, in bytes; 0 where that is not known.
+    #[prost(int64, tag = "3")]
+    pub total: i64,
+    /// Its digest; empty where that is not known.
+    #[prost(string, tag = "4")]
+    pub expected: String,
+    /// How many bytes there were before.
+    #[prost(int64, tag = "5")]
+    pub offset: i64,
+    /// These.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub data: bytes::Bytes,
+}
+
+/// How far a blob is that is being written.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct WriteContentResponse {
+    /// The step that was done, a [`WriteAction`].
+    #[prost(int32, tag = "1")]
+    pub action: i32,
+    /// How many bytes there are.
+    #[prost(int64, tag = "4")]
+    pub offset: i64,
+    /// How many there will be.
+    #[prost(int64, tag = "5")]
+    pub total: i64,
+    /// The digest of those that are there.
+    #[prost(string, tag = "6")]
+    pub digest: String,
+}
+
+/// Which blob is not written any more.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct AbortWriteRequest {
+    /// What it is called until it is whole.
+    #[prost(string, tag = "1")]
+    pub name: String,
+}
+
 /// Which agent is asked for.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct CheckAgentRequest {

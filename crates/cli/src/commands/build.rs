@@ -1,5 +1,6 @@
 //! `build`.
 
+mod caches;
 mod checks;
 mod on_error;
 mod outputs;
@@ -48,9 +49,9 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     options.platform = config::platform(parsed);
     options.logins = credentials::all(&context.config).map_err(|err| Exit::error(&err))?;
     options.contexts = plan::build::told_contexts(parsed).map_err(|err| Exit::error(&err))?;
-    let offers = plan::build::offers(parsed, &|name| std::env::var(name).ok()).map_err(|err| Exit::error(&err))?;
+    let mut offers = plan::build::offers(parsed, &|name| std::env::var(name).ok()).map_err(|err| Exit::error(&err))?;
     check(&offers)?;
-    let wanted = Wanted::of(parsed)?;
+    let mut wanted = Wanted::of(parsed)?;
     options.reproducible = wanted.time;
     let (source, name) = source(place, parsed.text("file"))?;
     options.dockerfile = name;
@@ -66,6 +67,7 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
             subject.ok_or_else(|| Exit::new(1, "a Dockerfile in an archive cannot be asked before it is sent"))?;
         return checks::answer(context, &options, &subject, &call).await;
     }
+    wanted.caches = caches::offer(&mut options, &mut offers)?;
     let quiet = parsed.flag("quiet");
     let Some(subject) = subject else { return offering(context, &mut options, source, &wanted, offers).await };
     let checking = subject.begin(context, &options, false).await?;
@@ -91,6 +93,8 @@ struct Wanted {
     outputs: Vec<Output>,
     /// What nothing in the image may be later than, in seconds since 1970.
     time: Option<i64>,
+    /// What is noted of caches that the daemon leaves with us.
+    caches: caches::Tags,
 }
 
 impl Wanted {
@@ -100,7 +104,13 @@ impl Wanted {
             true => Some(plan::build::time(&std::env::var(TIME).unwrap_or_default()).map_err(|err| Exit::error(&err))?),
             false => None,
         };
-        Ok(Wanted { quiet: parsed.flag("quiet"), id_file: parsed.text("iidfile").to_owned(), outputs, time })
+        Ok(Wanted {
+            quiet: parsed.flag("quiet"),
+            id_file: parsed.text("iidfile").to_owned(),
+            outputs,
+            time,
+            caches: caches::Tags::new(),
+        })
     }
 
     /// Whether what it comes to goes to standard output, which nothing else is on then.
@@ -230,10 +240,10 @@ async fn send(context: &Context, options: &BuildOptions, source: Source, wanted:
 
 /// Shows what is told of a build, and brings what it came to.
 async fn follow(context: &Context, options: &BuildOptions, answer: Answer, wanted: &Wanted) -> Result<(), Exit> {
-    let Wanted { quiet, id_file, outputs, .. } = wanted;
+    let Wanted { quiet, id_file, outputs, caches, .. } = wanted;
     let (quiet, to_stdout) = (*quiet, wanted.to_stdout());
     let target = if to_stdout { Target::Stderr } else { Target::Stdout };
-    let (mut image, mut failed) = (String::new(), None);
+    let (mut image, mut failed, mut left) = (String::new(), None, Vec::new());
     let mut told = String::new();
     let shown = progress::follow(answer, if quiet { None } else { Some(target) }, &mut told, &mut |aux| {
         if let Some(id) = aux.get("ID").and_then(|id| id.as_str()) {
@@ -241,6 +251,11 @@ async fn follow(context: &Context, options: &BuildOptions, answer: Answer, wante
         }
         if let Some(id) = aux.get("FailedContainer").and_then(|id| id.as_str()) {
             failed = Some(id.to_owned());
+        }
+        if let (Some(directory), Some(manifest)) =
+            (aux.get("CacheLeft").and_then(|it| it.as_str()), aux.get("Manifest"))
+        {
+            left.push((directory.to_owned(), manifest.clone()));
         }
     })
     .await;
@@ -253,6 +268,7 @@ async fn follow(context: &Context, options: &BuildOptions, answer: Answer, wante
             None => exit,
         });
     }
+    caches::note(caches, &left)?;
     if quiet {
         image.clone_from(&told);
         if !to_stdout {

@@ -16,6 +16,7 @@ mod asks;
 mod cache;
 mod cache_options;
 mod caches;
+mod carried;
 mod checks;
 mod client_files;
 mod copy;
@@ -72,10 +73,12 @@ pub use builder::StepError;
 pub use builder::go::quote as quoted;
 pub use builder::provenance::Used;
 pub(crate) use cache::{Remembered, forget, forget_web, remembered};
-pub use cache_options::{CacheFrom, CacheOptionError, CacheTo};
+pub use cache_options::{CacheFrom, CacheMounts, CacheOptionError, CachePlace, CacheSource, CacheTo};
 pub(crate) use caches::Caches;
+pub use carried::CarryError;
 pub use client_files::ClientFileError;
 pub(crate) use client_files::discard_secrets;
+pub use content::Blob;
 pub use copy::{CopyError, OwnerError};
 pub use dockerfile::ignored;
 pub use dockerfile_checks::{Findings, Violation, Warning};
@@ -90,6 +93,8 @@ use lines::Lines;
 pub use lookup::Held;
 pub use mounts::RunMountError;
 pub use named::{LayoutSource, NamedContext, NamedSource};
+pub use oci::Digest;
+pub use oci::image::Descriptor;
 pub use receive::ContextError;
 pub(crate) use receive::discard_left_over;
 pub use registry_client::WebError;
@@ -171,6 +176,13 @@ pub enum BuildLine {
     Explained(Box<Explanation>),
     /// The container of a command that failed, which the client keeps.
     Kept(String),
+    /// A cache that is left in a directory of the client's, which notes there what it is.
+    CacheLeft {
+        /// The client's name for the directory.
+        directory: String,
+        /// What names all of the cache.
+        manifest: Box<Descriptor>,
+    },
     /// An image that is pulled.
     Pull(PullStep),
     /// Of a graph: what a part of it does.

@@ -39,9 +39,12 @@ use crate::ops::pull::tell_event;
 use crate::platforms::{self, PlatformMismatch};
 
 mod goods;
+mod opened;
 pub mod outcome;
 
 use goods::{Goods, What};
+use opened::Opened;
+pub(super) use opened::open_layers;
 
 /// How many steps may wait for a client.
 const STEPS: usize = 100;
@@ -268,27 +271,40 @@ pub(super) async fn layers(
     Ok(blobs.into_iter().zip(&compressions).map(described).collect())
 }
 
-/// Has a registry hold a document, and a manifest that names it, and layers that are there, by that name.
+/// Has a registry hold a document, and a manifest that names it, and layers that are there, by that name; answers what the
+/// manifest is there.
 pub(super) async fn put(
     session: &Session,
     tag: &str,
     (media_type, document): (&str, Vec<u8>),
     layers: Vec<Descriptor>,
-) -> Result<Digest, PushError> {
-    let (digest, size) = (digest_of(&document), document.len() as u64);
-    let blob = Some(Blob { digest: digest.clone(), size });
+) -> Result<Descriptor, PushError> {
+    let (manifest, bytes) = manifest_of(media_type, &document, layers);
+    let blob = Some(Blob { digest: digest_of(&document), size: document.len() as u64 });
     let upload = Upload { blob, mounts: Vec::new(), source: Arc::new(Document(document)) };
     session.upload(&upload, Arc::new(|_| {})).await?;
-    let media_type = media_type.to_owned();
+    session.put_manifest(tag, &manifest.media_type, &bytes).await?;
+    Ok(manifest)
+}
+
+/// A manifest that names a document, and layers: how others name it, and its bytes.
+pub(super) fn manifest_of(media_type: &str, document: &[u8], layers: Vec<Descriptor>) -> (Descriptor, Vec<u8>) {
+    let described = |media_type: &str, bytes: &[u8]| Descriptor {
+        media_type: media_type.to_owned(),
+        digest: digest_of(bytes),
+        size: bytes.len() as u64,
+        annotations: Default::default(),
+        platform: None,
+    };
     let manifest = Manifest {
         schema_version: 2,
         media_type: media_type::OCI_MANIFEST.to_owned(),
-        config: Descriptor { media_type, digest, size, annotations: Default::default(), platform: None },
+        config: described(media_type, document),
         layers,
         annotations: Default::default(),
     };
     let bytes = serde_json::to_vec(&manifest).expect("documents have string keys and no failing serializers");
-    Ok(session.put_manifest(tag, media_type::OCI_MANIFEST, &bytes).await?.digest)
+    (described(media_type::OCI_MANIFEST, &bytes), bytes)
 }
 
 /// The images of these names, those for other platforms, too.
@@ -512,16 +528,7 @@ impl Client {
         held: Option<Arc<Making>>,
     ) -> Result<Blob, PushError> {
         let id = short(&layer.diff_id);
-        let (blob, source, made): (_, Arc<dyn Source>, _) = match (layer.kept, held) {
-            (Some(kept), _) => (Some(kept.blob.clone()), Arc::new(Kept(Arc::new(kept))), None),
-            (None, held) => {
-                let making = held.expect("held are the layers of an image of which one is not kept");
-                let image = making.image.clone();
-                let (total, compressor) = (layer.tar_bytes, layer.compressor);
-                let made = Made { making, index, compressor, total, done: Arc::default() };
-                (layer.compressed.clone(), Arc::new(made), Some(image))
-            }
-        };
+        let Opened { blob, source, new } = Opened::of(index, layer, held);
         let mounts = blob.as_ref().map(|blob| self.mounts(name, &blob.digest)).unwrap_or_default();
         let upload = Upload { blob, mounts, source };
         let (told, mut heard) = mpsc::channel(NUMBERS + SENTENCES);
@@ -540,10 +547,8 @@ impl Client {
         // Whoever tells is gone with the upload.
         let (uploaded, ()) = tokio::join!(session.upload(&upload, Arc::new(tell)), hear);
         let blob = uploaded?;
-        if let Some(image) = made.filter(|_| layer.compressed.is_none()) {
-            let (engine, known, compressor) = (self.engine.clone(), blob.clone(), layer.compressor);
-            let remember = move || image::remember_compressed(&engine.images, &image, index, &known, compressor);
-            bridge::blocking(remember).await?;
+        if let Some(new) = new {
+            new.remember(&self.engine, &blob).await?;
         }
         Ok(blob)
     }

@@ -8,7 +8,7 @@ use crate::buildx::plugged;
 use crate::support::At;
 
 /// Each build that does it again has another word in `/made` and in `/id`.
-const TEXT: &str = "FROM busybox AS made\nENV A=b\nRUN cat /proc/sys/kernel/random/uuid > /made\nCOPY file /file\n\
+pub(crate) const TEXT: &str = "FROM busybox AS made\nENV A=b\nRUN cat /proc/sys/kernel/random/uuid > /made\nCOPY file /file\n\
      FROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /id\nWORKDIR /w\nCOPY --from=made /made /made\nCMD [\"cat\", \"/id\"]\n";
 
 fn daemons(test: impl FnOnce(&At<'_>, &At<'_>, &str)) {
@@ -24,15 +24,15 @@ fn daemons(test: impl FnOnce(&At<'_>, &At<'_>, &str)) {
     test(&at(&one), &at(&other), registry.host());
 }
 
-fn build(at: &At<'_>, directory: &tempfile::TempDir, flags: &str) -> String {
+pub(crate) fn build(at: &At<'_>, directory: &tempfile::TempDir, flags: &str) -> String {
     at.ok(&format!("build -t built {flags} {}", path(directory)))
 }
 
-fn words(at: &At<'_>) -> (String, String) {
+pub(crate) fn words(at: &At<'_>) -> (String, String) {
     (at.run("built cat /made"), at.run("built cat /id"))
 }
 
-fn id(at: &At<'_>) -> String {
+pub(crate) fn id(at: &At<'_>) -> String {
     at.inspect("built", "{{.Id}}")
 }
 
@@ -119,7 +119,7 @@ fn privileged_a_cache_that_is_not_there_is_told_and_one_that_cannot_be_left_fail
         for (flags, sentence) in [
             ("--cache-to type=gha", "a cache of type gha is not supported yet"),
             ("--cache-to type=registry", "no ref found in \"type=registry\""),
-            ("--cache-from type=local,src=/x", "a cache of type local is not supported yet"),
+            ("--cache-to type=local", "local cache exporter requires dest"),
         ] {
             let output = failed(flags);
             assert!(output.code == 1 && output.stderr.contains(sentence), "{output:?}");

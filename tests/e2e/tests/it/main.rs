@@ -16,6 +16,8 @@ mod bootstrap;
 mod budget;
 mod build;
 mod build_cache;
+mod build_cache_local;
+mod build_cache_mounts;
 mod build_checks;
 mod build_contexts;
 mod build_ends;

@@ -34,13 +34,13 @@ const FLAGS: &[Flag] = &[
         "cache-from",
         Kind::List,
         "strings",
-        "Images or caches that may hold steps already (NAME, type=registry,ref=NAME)",
+        "Images or caches that may hold steps already (NAME, type=registry,ref=NAME, type=local,src=DIRECTORY)",
     ),
     Flag::value(
         "cache-to",
         Kind::List,
         "list",
-        "Leave what steps came to in a registry (NAME, type=registry,ref=NAME[,mode=max])",
+        "Leave what steps came to elsewhere (NAME, type=registry,ref=NAME[,mode=max], type=local,dest=DIRECTORY)",
     ),
     Flag::value("call", Kind::Text, "string", "Ask the Dockerfile (check, outline, targets) instead of building it")
         .default("build"),

@@ -1,8 +1,11 @@
-//! What only the client of a build has: its secrets and its agents.
+//! What only the client of a build has: its secrets, its agents, and directories in which it keeps caches.
 
+use std::io::Read;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use content::Blob;
+use oci::Digest;
 use tokio::net::UnixStream;
 
 /// An answer on its way.
@@ -18,6 +21,19 @@ pub trait Asks: Send + Sync {
 
     /// Carries a connection to an agent to its end.
     fn forward(&self, id: String, stream: UnixStream) -> Answer<()>;
+
+    /// A short blob in a directory of the client's; of one that is longer than so many bytes, that.
+    fn document(&self, directory: String, digest: Digest, max_bytes: usize) -> Answer<Result<Vec<u8>, AskError>>;
+
+    /// A blob in a directory of the client's, as it comes: nobody has compared it with its digest. For a thread that may
+    /// block; called where there is a runtime.
+    fn blob(&self, directory: &str, blob: &Blob) -> Box<dyn Read + Send>;
+
+    /// Whether a directory of the client's has a blob.
+    fn has_blob(&self, directory: String, blob: Blob) -> Answer<Result<bool, AskError>>;
+
+    /// Puts a blob into a directory of the client's; answers what it is.
+    fn put_blob(&self, directory: String, source: Box<dyn Read + Send>) -> Answer<Result<Blob, AskError>>;
 }
 
 /// The client of a build, where it can be asked.

@@ -43,6 +43,13 @@ pub(super) struct Wish {
     pub(super) about: String,
 }
 
+impl Wish {
+    /// What the Dockerfile calls the cache.
+    pub(super) fn id(&self) -> &str {
+        self.key.split('\0').next().unwrap_or_default()
+    }
+}
+
 /// The keys of caches with which a build has begun anew.
 pub(super) type Renewed = HashSet<String>;
 

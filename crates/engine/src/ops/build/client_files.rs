@@ -137,7 +137,8 @@ pub(super) async fn add(
     Ok(())
 }
 
-async fn ask(client: &Client, id: &str) -> Result<Option<Vec<u8>>, ClientFileError> {
+/// A secret of the client's; `None` where there is none of that name.
+pub(super) async fn ask(client: &Client, id: &str) -> Result<Option<Vec<u8>>, ClientFileError> {
     let Some(client) = client else { return Ok(None) };
     let value = client.secret(id.to_owned()).await;
     let value = value.map_err(|source| ClientFileError::Ask { id: id.to_owned(), source })?;

@@ -49,12 +49,7 @@ pub(super) fn find(
     stubs: Stubs<'_>,
     secrets: &[Secret],
 ) -> Result<Option<Leak>, LeakError> {
-    let wanted: Vec<(&str, &[u8])> = secrets
-        .iter()
-        // A file of one ends with a line's end, which what is made of it need not have.
-        .map(|secret| (secret.id.as_str(), secret.value.trim_ascii_end()))
-        .filter(|(_, value)| value.len() >= SECRET_MIN)
-        .collect();
+    let wanted = wanted_of(secrets);
     if wanted.is_empty() {
         return Ok(None);
     }
@@ -70,6 +65,43 @@ pub(super) fn find(
         }
     }
     Ok(None)
+}
+
+/// What is looked for.
+fn wanted_of(secrets: &[Secret]) -> Vec<(&str, &[u8])> {
+    let wanted = secrets
+        .iter()
+        // A file of one ends with a line's end, which what is made of it need not have.
+        .map(|secret| (secret.id.as_str(), secret.value.trim_ascii_end()));
+    wanted.filter(|(_, value)| value.len() >= SECRET_MIN).collect()
+}
+
+/// Looks for secrets in bytes that go by.
+pub(super) struct Watch<'a> {
+    wanted: Vec<(&'a str, &'a [u8])>,
+    longest: usize,
+    /// The end of what went by: one may begin there.
+    last: Vec<u8>,
+}
+
+impl<'a> Watch<'a> {
+    pub(super) fn new(secrets: &'a [Secret]) -> Watch<'a> {
+        let wanted = wanted_of(secrets);
+        let longest = wanted.iter().map(|(_, value)| value.len()).max().unwrap_or_default();
+        Watch { wanted, longest, last: Vec::new() }
+    }
+
+    /// The next bytes; answers the secret that is in them, or ends in them.
+    pub(super) fn see(&mut self, bytes: &[u8]) -> Option<&'a str> {
+        if self.wanted.is_empty() {
+            return None;
+        }
+        self.last.extend_from_slice(bytes);
+        let found = self.wanted.iter().find(|(_, value)| contains(&self.last, value)).map(|(id, _)| *id);
+        let kept = self.last.len().saturating_sub(self.longest - 1);
+        self.last.drain(..kept);
+        found
+    }
 }
 
 /// The first secret that is in a file; what is no file has none.
@@ -151,6 +183,19 @@ mod tests {
         }
         assert_eq!(found(b"first second"), None);
         assert_eq!(found(b""), None);
+    }
+
+    #[test]
+    fn secrets_that_go_by_in_pieces_are_seen() {
+        let secrets = [("one", "first secret\n"), ("short", "ab"), ("two", "second")];
+        let secrets = secrets.map(|(id, value)| Secret { id: id.to_owned(), value: value.as_bytes().to_vec() });
+        let seen = |pieces: &[&str]| {
+            let mut watch = Watch::new(&secrets);
+            pieces.iter().find_map(|piece| watch.see(piece.as_bytes()))
+        };
+        assert_eq!(seen(&["xx first secret xx"]), Some("one"));
+        assert_eq!(seen(&["xx fir", "s", "t secret"]), Some("one"));
+        assert_eq!(seen(&["xx fir", "t secret ab second"]), None);
     }
 
     #[test]

@@ -23,6 +23,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use snapshot::{Driver, Stubs};
 
 use super::caches::{Lease, Wish};
+use super::carried::Carried;
 use super::client_files::{ClientFileError, ClientFiles, Secret};
 use super::receive::Context;
 use super::sources::{self, SourceError};
@@ -189,6 +190,8 @@ pub(super) struct PreparedMounts {
     pub(super) unrecorded: Unrecorded,
     /// What no layer may have.
     pub(super) secrets: Vec<Secret>,
+    /// What is told of caches that came from elsewhere, and whether that is good.
+    pub(super) told: Vec<(String, bool)>,
     kept: Option<ClientFiles>,
     /// Where something is mounted, and whether that is a directory.
     points: Vec<(String, bool)>,
@@ -197,13 +200,15 @@ pub(super) struct PreparedMounts {
     held_trees: Vec<Seen>,
 }
 
-/// Makes ready what a command mounts; `name` is that of its own directories in the build's. Blocks.
+/// Makes ready what a command mounts; `name` is that of its own directories in the build's. A cache that is not here begins
+/// with the one that somebody else has, if it is `carried`. Blocks.
 pub(super) fn prepare(
     engine: &Engine,
     context: &Context,
     mounts: &[RunMount],
     seen: Vec<Seen>,
     mut leases: Vec<Option<Lease>>,
+    carried: &[Option<Carried>],
     name: &str,
 ) -> Result<PreparedMounts, RunMountError> {
     let mut ready = PreparedMounts::default();
@@ -213,7 +218,11 @@ pub(super) fn prepare(
             Mounted::Bind(_) => bind(engine, mount, seen, &scratch)?,
             Mounted::Cache { owner, .. } => {
                 let lease = leases[index].as_ref().expect("every cache was asked for");
-                lease.fill(&scratch, |directory| begin_cache(mount, seen, *owner, directory))?;
+                let told = &mut ready.told;
+                lease.fill(&scratch, |directory| match &carried[index] {
+                    Some(carried) if restored(carried, mount, *owner, directory, told)? => Ok(()),
+                    _ => begin_cache(mount, seen, *owner, directory),
+                })?;
                 bound(lease.directory(), mount.read_only)
             }
             Mounted::Tmpfs(bytes) => tmpfs(*bytes, mount.read_only),
@@ -391,6 +400,27 @@ fn above(shown: &Mount, found: &Found, scratch: &Path) -> io::Result<Mount> {
     let options = lowers.into_iter().chain(own).chain(OVERLAY_OPTIONS.map(str::to_owned));
     let options = options.chain(["rprivate".to_owned()]).collect();
     Ok(Mount { kind: "overlay".to_owned(), source: "overlay".into(), options, ..Mount::default() })
+}
+
+/// Begins a cache with what somebody else has; answers whether it came.
+fn restored(
+    carried: &Carried,
+    mount: &RunMount,
+    owner: Option<Owner>,
+    directory: &Path,
+    told: &mut Vec<(String, bool)>,
+) -> Result<bool, RunMountError> {
+    let place = |source| RunMountError::Place { target: mount.target.clone(), source };
+    if let Err(err) = carried.restore(directory) {
+        // Nothing depends on what is in a cache.
+        told.push((format!("{} is not as {} has it: {}", mount.target, carried.whose, errdefs::chain(&err)), false));
+        return Ok(false);
+    }
+    told.push((format!("{} begins as {} has it", mount.target, carried.whose), true));
+    if let Some(Owner { uid, gid, mode }) = owner {
+        give(directory, (uid, gid, mode)).map_err(place)?;
+    }
+    Ok(true)
 }
 
 /// What is in a cache that is new. `directory` is there, and empty.

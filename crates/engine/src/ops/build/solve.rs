@@ -112,7 +112,8 @@ pub(super) async fn build(
         return Err(err);
     }
     let held = lookup.held();
-    let imports = Imports::open(&engine, &options, &platform(&options.platform)?, &lookup, &lines).await;
+    let whom = exports::For { engine: &engine, lookup: &lookup, client: &client, lines: &lines };
+    let imports = Imports::open(whom, &options, &platform(&options.platform)?).await;
     let buildkit = checking.is_some();
     let beginning = Beginning { engine, options, context, client, lookup, lines, plan, arguments, imports, buildkit };
     let common = Arc::new(Common::new(beginning));
@@ -359,7 +360,10 @@ async fn finish(common: &Arc<Common>, image: Option<Digest>, names: Vec<Referenc
         used::of_plan(&task.plan, task.context.dockerfile.escape, network, materials)
     });
     lines.used(used.await).await;
-    exports::leave(engine, &common.options.cache_to, &common.done(), &common.lookup, lines).await?;
+    let whom = exports::For { engine, lookup: &common.lookup, client: &common.client, lines };
+    let (stages, kept) = (common.done(), common.kept());
+    let goods = exports::Goods { stages: &stages, kept: &kept, place: &common.context.place };
+    exports::leave(whom, &common.options.cache_to, &goods).await?;
     lines.text(format!("Successfully built {}\n", short(Some(&image)))).await;
     tag(engine, lines, image.as_str(), names).await?;
     image_budget::look_soon(engine, [image.clone()]);

@@ -11,13 +11,14 @@ use dockerfile::RunNetwork;
 
 use super::common::Common;
 use super::stage::{Committing, Facts, StageSolver};
-use crate::ops::build::caches::Lease;
+use crate::ops::build::caches::{Lease, Wish};
+use crate::ops::build::carried::Carried;
 use crate::ops::build::client_files::Secret;
 use crate::ops::build::leaks::Leak;
 use crate::ops::build::mounts::{self, Made, PreparedMounts, Seen};
 use crate::ops::build::run::{self, RunTarget, Running};
 use crate::ops::build::work::tree_of;
-use crate::ops::build::{BuildError, BuildLine, caches, client_files, leaks};
+use crate::ops::build::{BuildError, BuildLine, PartEvent, caches, client_files, leaks};
 use crate::ops::commit::StepFiles;
 use crate::ops::create::snapshot_key;
 
@@ -29,6 +30,8 @@ impl StageSolver {
         let whose = self.whose(&run.mounts).await?;
         let begun = common.begin_step().await;
         let seen = see(&run.mounts, whose).await?;
+        let wishes = mounts::caches(&run.mounts, &seen, &run.command);
+        common.note_kept(&run.mounts, wishes.clone());
         let mut more = vec![format!("network={:?}", run.network), format!("script={:?}", run.script)];
         more.extend(run.mounts.iter().zip(&seen).map(|(mount, seen)| mounts::words(mount, seen)));
         let mut facts = facts(&step, &run, &seen);
@@ -47,9 +50,10 @@ impl StageSolver {
         };
         // Whoever waits for a cache holds up nobody, and whoever has one waits for no other.
         drop(begun);
-        let leases = self.leases(&run, &seen).await;
+        let carried = wishes.iter().map(|wish| common.imports.carried(wish.as_ref()?)).collect();
+        let leases = self.leases(wishes).await;
         let _begun = common.begin_step().await;
-        let ready = self.ready(&run, seen, leases).await?;
+        let ready = self.ready(&run, seen, leases, carried).await?;
         let (made, secrets) = (self.made(&ready).await?, ready.secrets.clone());
         let target = RunTarget { engine: &common.engine, lines: &self.lines };
         let ran = run::run(target, &self.stage, self.image.as_ref(), &run, host, script, ready).await;
@@ -112,10 +116,10 @@ impl StageSolver {
     }
 
     /// The caches that a command mounts. Those that are locked are waited for.
-    async fn leases(&self, run: &RunStep, seen: &[Seen]) -> Vec<Option<Lease>> {
+    async fn leases(&self, wishes: Vec<Option<Wish>>) -> Vec<Option<Lease>> {
         let common = &self.common;
         let renewed = self.renews.then_some(&common.renewed);
-        caches::acquire(&common.engine, mounts::caches(&run.mounts, seen, &run.command), renewed).await
+        caches::acquire(&common.engine, wishes, renewed).await
     }
 
     /// Makes ready what a command mounts.
@@ -124,6 +128,7 @@ impl StageSolver {
         run: &RunStep,
         seen: Vec<Seen>,
         leases: Vec<Option<Lease>>,
+        carried: Vec<Option<Carried>>,
     ) -> Result<PreparedMounts, BuildError> {
         if run.mounts.is_empty() {
             return Ok(PreparedMounts::default());
@@ -131,8 +136,16 @@ impl StageSolver {
         let common = &self.common;
         let (engine, context) = (common.engine.clone(), common.context.clone());
         let (wanted, name) = (run.mounts.clone(), format!("mount-{}", common.number()));
-        let prepared = move || mounts::prepare(&engine, &context, &wanted, seen, leases, &name);
-        let mut ready = bridge::blocking(prepared).await?;
+        let waits = carried.iter().any(Option::is_some);
+        let prepared = move || mounts::prepare(&engine, &context, &wanted, seen, leases, &carried, &name);
+        // What comes from elsewhere comes from tasks that may themselves wait for a thread.
+        let mut ready = if waits { bridge::waiting(prepared).await? } else { bridge::blocking(prepared).await? };
+        for (told, is_good) in ready.told.drain(..) {
+            let warning = if is_good { "" } else { "[Warning] " };
+            let bytes = format!("{told}\n").into_bytes();
+            self.lines.part(PartEvent::Output { is_error: !is_good, bytes }).await;
+            self.lines.text(format!(" ---> {warning}{told}\n")).await;
+        }
         client_files::add(&common.engine, &common.client, &run.mounts, &mut ready).await?;
         Ok(ready)
     }

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use builder::mounts::RunMount;
 use builder::{Arguments, Plan, PlannedStage, StepError};
 use dockerfile::Fault;
 use image::ImageRecord;
@@ -11,6 +12,9 @@ use oci::Digest;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::super::asks::Client;
+use super::super::cache_options::CacheMounts;
+use super::super::caches::Wish;
+use super::super::carried::Noted;
 use super::super::exports::Done;
 use super::super::graph::{StageBase, StageGraph};
 use super::super::imports::Imports;
@@ -51,6 +55,8 @@ pub(super) struct Common {
     inherited: Mutex<Inherited>,
     /// Caches of commands with which the build has begun anew.
     pub(super) renewed: Mutex<caches::Renewed>,
+    /// What commands keep, where it may go with a cache.
+    kept: Mutex<Noted>,
     /// What stages came to, by their place in the plan.
     outcomes: Vec<watch::Sender<Option<StageOutcome>>>,
     /// What their steps came to, likewise.
@@ -107,6 +113,7 @@ impl Common {
             graph: StageGraph::new(&plan, context.dockerfile.arguments.len()),
             context: Arc::new(context),
             renewed: Mutex::new(HashSet::new()),
+            kept: Mutex::default(),
             outcomes: plan.stages.iter().map(|_| watch::Sender::new(None)).collect(),
             done: plan.stages.iter().map(|_| Mutex::default()).collect(),
             bases: plan.stages.iter().map(|_| watch::Sender::new(None)).collect(),
@@ -170,6 +177,18 @@ impl Common {
     /// Notes what the steps of a stage came to.
     pub(super) fn note_done(&self, stage: usize, done: Vec<Done>) {
         *lock(&self.done[stage]) = done;
+    }
+
+    /// Notes what a command keeps, and what it is told that must not go with that.
+    pub(super) fn note_kept(&self, mounts: &[RunMount], wishes: Vec<Option<Wish>>) {
+        if self.options.cache_to.iter().any(|to| to.mounts != CacheMounts::None) {
+            lock(&self.kept).note(mounts, wishes);
+        }
+    }
+
+    /// What commands keep.
+    pub(super) fn kept(&self) -> Noted {
+        lock(&self.kept).clone()
     }
 
     /// What the steps of all stages came to, in the order of the plan.

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bridge::Abandoned;
 use builder::mounts::{From, RunMount};
 use builder::{RunStep, Step};
 use dockerfile::RunNetwork;
@@ -151,8 +152,9 @@ impl StageSolver {
     /// Looks for secrets in what a command has written.
     async fn leak(&self, running: &Running, made: &Made, secrets: Vec<Secret>) -> Result<Option<Leak>, BuildError> {
         let (engine, key, made) = (self.common.engine.clone(), snapshot_key(running.id()), made.clone());
-        let find = move || made.with_all(|stubs| leaks::find(&engine, &key, stubs, &secrets));
-        Ok(bridge::blocking(find).await?)
+        let find =
+            move |abandoned: &Abandoned| made.with_all(|stubs| leaks::find(&engine, &key, stubs, &secrets, abandoned));
+        Ok(bridge::abandonable(find).await?)
     }
 
     /// Writes a command's own file.

@@ -47,6 +47,7 @@ impl StageSolver {
         // Whoever waits for a cache holds up nobody, and whoever has one waits for no other.
         drop(begun);
         let leases = self.leases(&run, &seen).await;
+        self.lines.holds(caches::held(&leases));
         let _begun = common.begin_step().await;
         let ready = self.ready(&run, seen, leases).await?;
         let (made, secrets) = (self.made(&ready).await?, ready.secrets.clone());
@@ -84,6 +85,7 @@ impl StageSolver {
             true => running.remove(&self.lines).await,
             false => running.keep(),
         }
+        self.lines.holds(None);
         Ok(())
     }
 
@@ -91,8 +93,9 @@ impl StageSolver {
     async fn leave(&self, running: Running, force: bool) {
         match (self.common.options.keep_failed, force) {
             (true, _) => {
-                self.lines.tell(BuildLine::Kept(running.id().to_string())).await;
+                let id = running.id().to_string();
                 running.keep();
+                self.lines.tell(BuildLine::Kept(id)).await;
             }
             (false, true) => running.remove(&self.lines).await,
             (false, false) => running.keep(),

@@ -84,6 +84,9 @@ fn privileged_what_a_server_knows_again_is_not_sent_again() {
         let other = build(at, &image, &text.replace("known /\n", "known /other\n"));
         assert_eq!((other.code, asked("/a/known")), (0, 4), "{other:?}");
         assert_eq!(at.run(&format!("{image} cat /other")), "known");
+        // What is known comes when it is needed; what has come for that step already does not come once more.
+        let both = build(at, &image, &dockerfile(&server, "ADD WEB/a/known WEB/plain /to/\n"));
+        assert_eq!((both.code, asked("/plain")), (0, 1), "{both:?}");
         // Who forgets the steps forgets what the server said.
         at.ok("builder prune -f");
         assert_eq!(build(at, &image, &text).code, 0);

@@ -58,6 +58,39 @@ pub(super) type Renewed = HashSet<String>;
 pub(crate) struct Caches {
     used: Mutex<HashMap<String, Use>>,
     freed: Notify,
+    wanted: Arc<Wanted>,
+}
+
+/// The keys of caches that somebody waits for, as often as that.
+#[derive(Debug, Default)]
+pub(super) struct Wanted(Mutex<Vec<String>>);
+
+impl Wanted {
+    /// Whether one of these is among them.
+    pub(super) fn has_any(&self, keys: &[String]) -> bool {
+        lock(&self.0).iter().any(|key| keys.contains(key))
+    }
+
+    /// Adds one, until the answer is dropped.
+    pub(super) fn add<'a>(&'a self, key: &'a str) -> Waiting<'a> {
+        lock(&self.0).push(key.to_owned());
+        Waiting { wanted: self, key }
+    }
+}
+
+/// Somebody who waits for a cache.
+pub(super) struct Waiting<'a> {
+    wanted: &'a Wanted,
+    key: &'a str,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut keys = lock(&self.wanted.0);
+        if let Some(place) = keys.iter().position(|key| key == self.key) {
+            keys.swap_remove(place);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -142,6 +175,13 @@ pub(super) async fn acquire(
     leases
 }
 
+/// The keys of what is held, and who waits for which; `None` where nothing is.
+pub(super) fn held(leases: &[Option<Lease>]) -> Option<(Arc<Wanted>, Vec<String>)> {
+    let mut leases = leases.iter().flatten().peekable();
+    let wanted = leases.peek()?.engine.caches.wanted.clone();
+    Some((wanted, leases.map(|lease| lease.wish.key.clone()).collect()))
+}
+
 /// Begins with a new cache, where the build has none of that key yet.
 fn renew(engine: &Engine, wish: &Wish, renewed: &mut Renewed) -> Option<Lease> {
     if !renewed.insert(wish.key.clone()) {
@@ -174,6 +214,7 @@ async fn one(engine: &Engine, wish: &Wish) -> Lease {
         if let Some(lease) = engine.caches.take(engine, wish) {
             return lease;
         }
+        let _waiting = engine.caches.wanted.add(&wish.key);
         freed.await;
     }
 }

@@ -3,6 +3,8 @@
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use bridge::Abandoned;
+use memchr::memmem::Finder;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, SeekFrom as Place};
 use rustix::io::Errno;
 use snapshot::{ChangeKind, SnapshotError, SnapshotKey, Stubs};
@@ -42,12 +44,26 @@ pub enum LeakError {
     },
 }
 
-/// Looks for secrets in all that a command has written. Blocks.
+/// A secret that is looked for, in time that grows with what is looked through alone: a key's padding is in many files, and
+/// most of it is where it is not.
+struct Wanted<'a> {
+    id: &'a str,
+    value: Finder<'a>,
+}
+
+impl<'a> Wanted<'a> {
+    fn new(id: &'a str, value: &'a [u8]) -> Wanted<'a> {
+        Wanted { id, value: Finder::new(value) }
+    }
+}
+
+/// Looks for secrets in all that a command has written, as long as somebody waits for it. Blocks.
 pub(super) fn find(
     engine: &Engine,
     container: &SnapshotKey,
     stubs: Stubs<'_>,
     secrets: &[Secret],
+    abandoned: &Abandoned,
 ) -> Result<Option<Leak>, LeakError> {
     let wanted = wanted_of(secrets);
     if wanted.is_empty() {
@@ -58,7 +74,7 @@ pub(super) fn find(
     let own = snapshots.own_files(container, &changes)?;
     for (path, _) in changes.paths.iter().filter(|(_, kind)| **kind != ChangeKind::Deleted) {
         let told = format!("/{}", String::from_utf8_lossy(path));
-        let found = search(own.path(), path, &wanted);
+        let found = search(own.path(), path, &wanted, abandoned);
         let found = found.map_err(|source| LeakError::Read { path: told.clone(), source })?;
         if let Some(id) = found {
             return Ok(Some(Leak { id: id.to_owned(), path: told }));
@@ -68,17 +84,22 @@ pub(super) fn find(
 }
 
 /// What is looked for.
-fn wanted_of(secrets: &[Secret]) -> Vec<(&str, &[u8])> {
+fn wanted_of(secrets: &[Secret]) -> Vec<Wanted<'_>> {
     let wanted = secrets
         .iter()
         // A file of one ends with a line's end, which what is made of it need not have.
         .map(|secret| (secret.id.as_str(), secret.value.trim_ascii_end()));
-    wanted.filter(|(_, value)| value.len() >= SECRET_MIN).collect()
+    wanted.filter(|(_, value)| value.len() >= SECRET_MIN).map(|(id, value)| Wanted::new(id, value)).collect()
+}
+
+/// The length of the longest of them, in bytes.
+fn longest(wanted: &[Wanted<'_>]) -> usize {
+    wanted.iter().map(|wanted| wanted.value.needle().len()).max().unwrap_or(1)
 }
 
 /// Looks for secrets in bytes that go by.
 pub(super) struct Watch<'a> {
-    wanted: Vec<(&'a str, &'a [u8])>,
+    wanted: Vec<Wanted<'a>>,
     longest: usize,
     /// The end of what went by: one may begin there.
     last: Vec<u8>,
@@ -87,8 +108,7 @@ pub(super) struct Watch<'a> {
 impl<'a> Watch<'a> {
     pub(super) fn new(secrets: &'a [Secret]) -> Watch<'a> {
         let wanted = wanted_of(secrets);
-        let longest = wanted.iter().map(|(_, value)| value.len()).max().unwrap_or_default();
-        Watch { wanted, longest, last: Vec::new() }
+        Watch { longest: longest(&wanted), wanted, last: Vec::new() }
     }
 
     /// The next bytes; answers the secret that is in them, or ends in them.
@@ -97,7 +117,7 @@ impl<'a> Watch<'a> {
             return None;
         }
         self.last.extend_from_slice(bytes);
-        let found = self.wanted.iter().find(|(_, value)| contains(&self.last, value)).map(|(id, _)| *id);
+        let found = self.wanted.iter().find(|wanted| wanted.value.find(&self.last).is_some()).map(|wanted| wanted.id);
         let kept = self.last.len().saturating_sub(self.longest - 1);
         self.last.drain(..kept);
         found
@@ -105,7 +125,7 @@ impl<'a> Watch<'a> {
 }
 
 /// The first secret that is in a file; what is no file has none.
-fn search<'a>(own: &Path, path: &[u8], wanted: &[(&'a str, &[u8])]) -> io::Result<Option<&'a str>> {
+fn search<'a>(own: &Path, path: &[u8], wanted: &[Wanted<'a>], abandoned: &Abandoned) -> io::Result<Option<&'a str>> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = rustix::fs::openat(CWD, own, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
@@ -119,7 +139,7 @@ fn search<'a>(own: &Path, path: &[u8], wanted: &[(&'a str, &[u8])]) -> io::Resul
         return Ok(None);
     }
     let mut file = std::fs::File::from(openat2(&root, path, flags, Mode::empty(), resolve)?);
-    let longest = wanted.iter().map(|(_, value)| value.len()).max().unwrap_or(1);
+    let longest = longest(wanted);
     let mut from = 0;
     loop {
         // Holes of a file may be longer than any disk.
@@ -129,19 +149,27 @@ fn search<'a>(own: &Path, path: &[u8], wanted: &[(&'a str, &[u8])]) -> io::Resul
         };
         let end = rustix::fs::seek(&file, Place::Hole(begin))?;
         file.seek(SeekFrom::Start(begin))?;
-        if let Some(id) = search_in(&mut (&file).take(end - begin), wanted, longest)? {
+        if let Some(id) = search_in(&mut (&file).take(end - begin), wanted, longest, abandoned)? {
             return Ok(Some(id));
         }
         from = end;
     }
 }
 
-fn search_in<'a>(bytes: &mut impl Read, wanted: &[(&'a str, &[u8])], longest: usize) -> io::Result<Option<&'a str>> {
+fn search_in<'a>(
+    bytes: &mut impl Read,
+    wanted: &[Wanted<'a>],
+    longest: usize,
+    abandoned: &Abandoned,
+) -> io::Result<Option<&'a str>> {
     let mut piece = Vec::with_capacity(PIECE_BYTES + longest);
     loop {
+        if abandoned.is_so() {
+            return Err(io::Error::other("nobody waits for it any more"));
+        }
         let read = bytes.by_ref().take(PIECE_BYTES as u64).read_to_end(&mut piece)?;
-        if let Some((id, _)) = wanted.iter().find(|(_, value)| contains(&piece, value)) {
-            return Ok(Some(id));
+        if let Some(found) = wanted.iter().find(|wanted| wanted.value.find(&piece).is_some()) {
+            return Ok(Some(found.id));
         }
         if read == 0 {
             return Ok(None);
@@ -151,18 +179,6 @@ fn search_in<'a>(bytes: &mut impl Read, wanted: &[(&'a str, &[u8])], longest: us
     }
 }
 
-fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
-    let Some(first) = wanted.first() else { return false };
-    let mut rest = bytes;
-    while let Some(at) = rest.iter().position(|byte| byte == first) {
-        if rest[at..].starts_with(wanted) {
-            return true;
-        }
-        rest = &rest[at + 1..];
-    }
-    false
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,8 +186,20 @@ mod tests {
     fn found(bytes: &[u8]) -> Option<String> {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("f"), bytes).unwrap();
-        let wanted: [(&str, &[u8]); 2] = [("one", b"first secret"), ("two", b"second secret")];
-        search(directory.path(), b"f", &wanted).unwrap().map(str::to_owned)
+        let wanted = [Wanted::new("one", b"first secret"), Wanted::new("two", b"second secret")];
+        search(directory.path(), b"f", &wanted, &Abandoned::default()).unwrap().map(str::to_owned)
+    }
+
+    #[test]
+    fn a_secret_that_is_almost_everywhere_is_looked_for_in_bounded_time() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("f"), vec![b'='; 16 * PIECE_BYTES]).unwrap();
+        let mut value = vec![b'='; 500 * 1024];
+        value[500 * 1024 - 1] = b'x';
+        let begun = std::time::Instant::now();
+        let found = search(directory.path(), b"f", &[Wanted::new("one", &value)], &Abandoned::default());
+        assert_eq!(found.unwrap(), None);
+        assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}", begun.elapsed());
     }
 
     #[test]
@@ -205,9 +233,12 @@ mod tests {
         file.set_len(1 << 40).unwrap();
         std::os::unix::fs::FileExt::write_at(&file, b"first secret", (1 << 40) - 100).unwrap();
         std::os::unix::fs::symlink("f", directory.path().join("link")).unwrap();
-        let wanted: [(&str, &[u8]); 1] = [("one", b"first secret")];
-        assert_eq!(search(directory.path(), b"f", &wanted).unwrap(), Some("one"));
-        assert_eq!(search(directory.path(), b"link", &wanted).unwrap(), None);
-        assert_eq!(search(directory.path(), b"none", &wanted).unwrap(), None);
+        let search = |path: &[u8]| {
+            let wanted = [Wanted::new("one", b"first secret")];
+            search(directory.path(), path, &wanted, &Abandoned::default()).unwrap().map(str::to_owned)
+        };
+        assert_eq!(search(b"f").as_deref(), Some("one"));
+        assert_eq!(search(b"link"), None);
+        assert_eq!(search(b"none"), None);
     }
 }

@@ -1,12 +1,19 @@
 //! Whom lines are told, or the parts of a graph.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::SendTimeoutError;
 
+use super::caches::Wanted;
 use super::turns::Turns;
 use super::{BuildLine, Explanation, PartEvent, Used};
+use crate::sync::lock;
+
+/// How long a reader may stop while others wait for what a command holds that prints. Who scrolls reads again within it.
+const READER_WAITED: Duration = Duration::from_secs(30);
 
 /// Where lines go: of the whole build, or of one of its stages. Only one task tells lines of one.
 #[derive(Debug)]
@@ -19,6 +26,24 @@ pub(super) struct Lines {
     part: AtomicUsize,
     /// The line of the Dockerfile; 0 for none.
     line: AtomicUsize,
+    held: Mutex<Held>,
+    /// How long a reader may stop while others wait for what is held.
+    reader_waited: Duration,
+}
+
+/// What is held while something is told.
+#[derive(Debug, Default)]
+struct Held {
+    /// The keys of caches, and who else waits for which.
+    caches: Option<(Arc<Wanted>, Vec<String>)>,
+    /// How many bytes of what was printed were left out.
+    left_out: usize,
+}
+
+impl Held {
+    fn is_wanted(&self) -> bool {
+        self.caches.as_ref().is_some_and(|(wanted, keys)| wanted.has_any(keys))
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -31,7 +56,15 @@ enum To {
 impl Lines {
     /// Those of a whole build.
     pub(super) fn new(sender: mpsc::Sender<BuildLine>, is_graph: bool) -> Lines {
-        Lines { to: To::Client(sender), is_graph, parts: Arc::default(), part: 0.into(), line: 0.into() }
+        Lines {
+            to: To::Client(sender),
+            is_graph,
+            parts: Arc::default(),
+            part: 0.into(),
+            line: 0.into(),
+            held: Mutex::default(),
+            reader_waited: READER_WAITED,
+        }
     }
 
     /// Those of a stage, which goes on beside others: lines wait for their turn.
@@ -45,14 +78,81 @@ impl Lines {
     /// Those of something of a graph that goes on beside others. Who reads it keeps them apart.
     pub(super) fn beside(&self) -> Lines {
         let (to, parts) = (self.to.clone(), self.parts.clone());
-        Lines { to, is_graph: self.is_graph, parts, part: 0.into(), line: 0.into() }
+        Lines {
+            to,
+            is_graph: self.is_graph,
+            parts,
+            part: 0.into(),
+            line: 0.into(),
+            held: Mutex::default(),
+            reader_waited: self.reader_waited,
+        }
     }
 
-    pub(super) async fn tell(&self, line: BuildLine) {
-        match &self.to {
-            // A client that has gone ends us soon.
-            To::Client(sender) => drop(sender.send(line).await),
-            To::Turn(turns, index) => turns.tell(*index, line).await,
+    /// Notes the caches that are held from now on, by their keys, and who waits for which.
+    pub(super) fn holds(&self, caches: Option<(Arc<Wanted>, Vec<String>)>) {
+        lock(&self.held).caches = caches;
+    }
+
+    /// Tells something; waits for who reads. What a command prints that holds what others wait for is left out while its
+    /// reader has stopped: how much that was is told when he goes on.
+    pub(super) async fn tell(&self, mut line: BuildLine) {
+        let bytes = printed_bytes(&line);
+        loop {
+            let (left_out, is_wanted) = {
+                let held = lock(&self.held);
+                (held.left_out, held.is_wanted())
+            };
+            let patience = match (bytes, left_out, is_wanted) {
+                // Programs read it, or there is something to wait for.
+                (0, ..) | (_, 1.., false) => None,
+                (_, 0, _) => Some(self.reader_waited),
+                (_, _, true) => Some(Duration::ZERO),
+            };
+            if left_out > 0 {
+                if self.send(self.note(left_out, &line), patience).await.is_err() {
+                    lock(&self.held).left_out += bytes;
+                    return;
+                }
+                lock(&self.held).left_out = 0;
+            }
+            line = match self.send(line, patience).await {
+                Ok(()) => return,
+                Err(line) => line,
+            };
+            let mut held = lock(&self.held);
+            if held.is_wanted() {
+                held.left_out = bytes;
+                return;
+            }
+        }
+    }
+
+    /// Tells something within a time, where there is one; else answers what was not told.
+    async fn send(&self, line: BuildLine, patience: Option<Duration>) -> Result<(), BuildLine> {
+        match (&self.to, patience) {
+            (To::Turn(turns, index), patience) => turns.tell_within(*index, line, patience).await,
+            (To::Client(sender), Some(patience)) => match sender.send_timeout(line, patience).await {
+                Err(SendTimeoutError::Timeout(line)) => Err(line),
+                // A client that has gone ends us soon.
+                Ok(()) | Err(SendTimeoutError::Closed(_)) => Ok(()),
+            },
+            (To::Client(sender), None) => {
+                drop(sender.send(line).await);
+                Ok(())
+            }
+        }
+    }
+
+    /// What is told in place of what was left out before `next`.
+    fn note(&self, left_out: usize, next: &BuildLine) -> BuildLine {
+        let text = format!("[output left out: {left_out} bytes]\n");
+        match next {
+            BuildLine::Part { number, .. } => {
+                let event = PartEvent::Output { is_error: true, bytes: text.into_bytes() };
+                BuildLine::Part { number: *number, event }
+            }
+            _ => BuildLine::Text(text),
         }
     }
 
@@ -125,5 +225,54 @@ impl Lines {
         if self.is_graph {
             self.tell(BuildLine::Failed { line, part: Some(part).filter(|part| *part > 0) }).await;
         }
+    }
+}
+
+/// How many bytes people read of a line that need not come.
+fn printed_bytes(line: &BuildLine) -> usize {
+    match line {
+        BuildLine::Text(text) => text.len(),
+        BuildLine::Part { event: PartEvent::Output { bytes, .. }, .. } => bytes.len(),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> BuildLine {
+        BuildLine::Text(text.to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_reader_who_stops_holds_up_nobody_who_waits_for_a_cache() {
+        let (sender, mut receiver) = mpsc::channel(1);
+        let short = Duration::from_millis(20);
+        let lines = Lines { reader_waited: short, ..Lines::new(sender, false) };
+        let wanted = Arc::new(Wanted::default());
+        lines.holds(Some((wanted.clone(), vec!["key".to_owned()])));
+        lines.tell(text("first")).await;
+        // Nobody else wants it: it waits, as everywhere.
+        let waits = tokio::time::timeout(short * 10, lines.tell(text("second")));
+        assert!(waits.await.is_err());
+        let waiting = wanted.add("key");
+        for _ in 0..1000 {
+            lines.tell(text("left out")).await;
+        }
+        assert_eq!(receiver.try_recv().ok().map(|line| format!("{line:?}")), Some("Text(\"first\")".to_owned()));
+        let rest = async {
+            lines.tell(text("last")).await;
+            lines.tell(BuildLine::Image("image".to_owned())).await;
+        };
+        let mut told = Vec::new();
+        drop(waiting);
+        let reading = async {
+            while told.len() < 3 {
+                told.push(format!("{:?}", receiver.recv().await.unwrap()));
+            }
+        };
+        tokio::join!(rest, reading);
+        assert_eq!(told, ["Text(\"[output left out: 8000 bytes]\\n\")", "Text(\"last\")", "Image(\"image\")"]);
     }
 }

@@ -70,6 +70,9 @@ impl Running {
             Err(err) => format!("Removing intermediate container {short}: {}\n", errdefs::chain(&err)),
         };
         forget(&self.engine, &self.id);
+        // Who reads may have stopped.
+        drop(std::mem::take(&mut self.mounted));
+        lines.holds(None);
         lines.text(line).await;
     }
 }

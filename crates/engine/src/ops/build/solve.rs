@@ -21,6 +21,7 @@ use dockerfile::{Dockerfile, Kind};
 use dockerfile_checks::Checking;
 use oci::image::Platform;
 use oci::{Digest, Reference};
+use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinSet};
 
 use self::common::{Beginning, Common};
@@ -57,6 +58,20 @@ enum OpenedInput {
     Fetched(FetchedContext),
 }
 
+/// A build that goes on. However it ends, what caches and contexts take too much is collected then: one that fails fills them,
+/// too.
+struct Collecting(Engine);
+
+impl Drop for Collecting {
+    fn drop(&mut self) {
+        let engine = self.0.clone();
+        // Nobody waits for what is only tidied up; a daemon that ends leaves it to the next one's builds.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(bridge::blocking(move || space::collect(&engine)));
+        }
+    }
+}
+
 /// Builds.
 pub(super) async fn build(
     engine: Engine,
@@ -66,6 +81,7 @@ pub(super) async fn build(
     client: Client,
     lines: Arc<Lines>,
 ) -> Result<Solved, BuildError> {
+    let _collecting = Collecting(engine.clone());
     let named = Named::new(named);
     let (task, told) = (engine.clone(), lines.clone());
     let input = match input {
@@ -367,8 +383,5 @@ async fn finish(common: &Arc<Common>, image: Option<Digest>, names: Vec<Referenc
     lines.text(format!("Successfully built {}\n", short(Some(&image)))).await;
     tag(engine, lines, image.as_str(), names).await?;
     image_budget::look_soon(engine, [image.clone()]);
-    // Nobody waits for what is only tidied up.
-    let engine = engine.clone();
-    tokio::spawn(bridge::blocking(move || space::collect(&engine)));
     Ok(image.to_string())
 }

@@ -132,20 +132,30 @@ impl Tree {
     }
 
     /// All paths below a directory, itself first unless it is the root, each directory before what is in it; down to so
-    /// many levels. Links are not followed but at `path` itself.
+    /// many levels. Links are not followed but at `path` itself. More levels than anybody makes are `ENAMETOOLONG`: what is
+    /// left out there would be in no key.
     pub(super) fn walk(&self, path: &str, levels: usize) -> Result<Vec<Vec<u8>>, Errno> {
         let mut paths = Vec::new();
         if !path.is_empty() {
             paths.push(path.into());
         }
         let place = open(&self.root, path, OFlags::RDONLY | OFlags::DIRECTORY)?;
-        self.walk_in(&place, path.as_bytes(), levels.min(DEPTH_MAX), &mut paths)?;
+        self.walk_in(&place, path.as_bytes(), (levels, DEPTH_MAX), &mut paths)?;
         Ok(paths)
     }
 
-    fn walk_in(&self, directory: &OwnedFd, path: &[u8], levels: usize, paths: &mut Vec<Vec<u8>>) -> Result<(), Errno> {
+    fn walk_in(
+        &self,
+        directory: &OwnedFd,
+        path: &[u8],
+        (levels, room): (usize, usize),
+        paths: &mut Vec<Vec<u8>>,
+    ) -> Result<(), Errno> {
         if levels == 0 {
             return Ok(());
+        }
+        if room == 0 {
+            return Err(Errno::NAMETOOLONG);
         }
         let mut names: Vec<(CString, FileType)> = Vec::new();
         for entry in Dir::read_from(directory)? {
@@ -162,7 +172,7 @@ impl Tree {
             if matches!(kind, FileType::Directory | FileType::Unknown) {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 match rustix::fs::openat(directory, &name, flags, Mode::empty()) {
-                    Ok(child) => self.walk_in(&child, &inside, levels - 1, paths)?,
+                    Ok(child) => self.walk_in(&child, &inside, (levels - 1, room - 1), paths)?,
                     Err(Errno::NOTDIR | Errno::LOOP) => {}
                     Err(err) => return Err(err),
                 }
@@ -332,6 +342,21 @@ mod tests {
             assert!(summing.await.unwrap_err().is_cancelled());
         });
         assert!(ended.recv().unwrap().is_err());
+    }
+
+    #[test]
+    fn what_is_too_deep_to_be_looked_at_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let tree = tree_in(directory.path());
+        let mut place: OwnedFd = File::open(directory.path()).unwrap().into();
+        for _ in 0..=DEPTH_MAX {
+            rustix::fs::mkdirat(&place, "d", Mode::from_raw_mode(0o755)).unwrap();
+            place = rustix::fs::openat(&place, "d", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        }
+        assert_eq!(tree.walk("", 3).unwrap().len(), 3);
+        assert_eq!(tree.walk("", usize::MAX).unwrap_err(), Errno::NAMETOOLONG);
+        assert_eq!(tree.walk("d", usize::MAX).unwrap_err(), Errno::NAMETOOLONG);
+        assert_eq!(tree.walk("d/d", usize::MAX).unwrap().len(), DEPTH_MAX);
     }
 
     #[test]

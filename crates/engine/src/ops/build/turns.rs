@@ -11,6 +11,7 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 use tracing::debug;
@@ -81,8 +82,14 @@ impl Turns {
         Turns { state: Mutex::new(state), news: Notify::new(), room: Notify::new(), place }
     }
 
-    /// Tells something of a stage: to who reads, when it is its turn.
-    pub(super) async fn tell(&self, stage: usize, line: BuildLine) {
+    /// Tells something of a stage: to who reads, when it is its turn; waits for him so long at most, where there is a bound, and
+    /// else answers what was not told.
+    pub(super) async fn tell_within(
+        &self,
+        stage: usize,
+        line: BuildLine,
+        patience: Option<Duration>,
+    ) -> Result<(), BuildLine> {
         loop {
             let room = self.room.notified();
             tokio::pin!(room);
@@ -91,13 +98,13 @@ impl Turns {
             let full = {
                 let mut state = lock(&self.state);
                 if state.leaves_out(stage, &line) {
-                    return;
+                    return Ok(());
                 }
                 match (state.stages[stage].is_full(), state.turn == stage) {
                     (false, _) => {
                         state.push(stage, line);
                         self.news.notify_one();
-                        return;
+                        return Ok(());
                     }
                     (true, true) => None,
                     (true, false) => state.take_texts(stage, &self.place),
@@ -105,7 +112,11 @@ impl Turns {
             };
             match full {
                 Some((texts, bytes, path)) => self.put_away(stage, (texts, bytes), path).await,
-                None => room.await,
+                None => match patience {
+                    None => room.await,
+                    Some(patience) if tokio::time::timeout(patience, room).await.is_err() => return Err(line),
+                    Some(_) => {}
+                },
             }
         }
     }

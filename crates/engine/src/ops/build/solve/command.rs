@@ -1,10 +1,10 @@
 //! `RUN`: its mounts, its container, its image.
 
-use bridge::Abandoned;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bridge::Abandoned;
 use builder::mounts::{From, RunMount};
 use builder::{RunStep, Step};
 use dockerfile::RunNetwork;
@@ -52,6 +52,7 @@ impl StageSolver {
         drop(begun);
         let carried = wishes.iter().map(|wish| common.imports.carried(wish.as_ref()?)).collect();
         let leases = self.leases(wishes).await;
+        self.lines.holds(caches::held(&leases));
         let _begun = common.begin_step().await;
         let ready = self.ready(&run, seen, leases, carried).await?;
         let (made, secrets) = (self.made(&ready).await?, ready.secrets.clone());
@@ -82,6 +83,7 @@ impl StageSolver {
             true => running.remove(&self.lines).await,
             false => running.keep(),
         }
+        self.lines.holds(None);
         Ok(())
     }
 
@@ -89,8 +91,9 @@ impl StageSolver {
     async fn leave(&self, running: Running, force: bool) {
         match (self.common.options.keep_failed, force) {
             (true, _) => {
-                self.lines.tell(BuildLine::Kept(running.id().to_string())).await;
+                let id = running.id().to_string();
                 running.keep();
+                self.lines.tell(BuildLine::Kept(id)).await;
             }
             (false, true) => running.remove(&self.lines).await,
             (false, false) => running.keep(),
@@ -164,8 +167,9 @@ impl StageSolver {
     /// Looks for secrets in what a command has written.
     async fn leak(&self, running: &Running, made: &Made, secrets: Vec<Secret>) -> Result<Option<Leak>, BuildError> {
         let (engine, key, made) = (self.common.engine.clone(), snapshot_key(running.id()), made.clone());
-        let find = move || made.with_all(|stubs| leaks::find(&engine, &key, stubs, &secrets));
-        Ok(bridge::blocking(find).await?)
+        let find =
+            move |abandoned: &Abandoned| made.with_all(|stubs| leaks::find(&engine, &key, stubs, &secrets, abandoned));
+        Ok(bridge::abandonable(find).await?)
     }
 }
 

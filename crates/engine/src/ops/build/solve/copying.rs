@@ -20,9 +20,11 @@ impl StageSolver {
         let common = self.common.clone();
         let _begun = common.begin_step().await;
         let failed = |source| BuildError::Source { instruction: name, source };
-        let mut fetches = false;
+        let (mut fetches, mut remotes) = (false, Vec::new());
         let (from, found, keyed) = loop {
-            let remotes = if add { self.remotes(&files, fetches).await.map_err(failed)? } else { Vec::new() };
+            if add {
+                remotes = self.remotes(&files, fetches, remotes).await.map_err(failed)?;
+            }
             let (context, wanted, from) = (common.context.clone(), files.clone(), from.clone());
             let remote = remotes.iter().map(Remote::source).collect();
             let (from, found) = bridge::abandonable(move |abandoned| {
@@ -64,10 +66,15 @@ impl StageSolver {
         .await
     }
 
-    /// What an `ADD` has from the web; all of it comes where `fetches`.
-    async fn remotes(&self, files: &Files, fetches: bool) -> Result<Vec<Remote>, SourceError> {
-        let (common, mut remotes) = (&self.common, Vec::new());
+    /// What an `ADD` has from the web; all of it comes where `fetches`. Of `known`, what was found before, that stays which is
+    /// here already.
+    async fn remotes(&self, files: &Files, fetches: bool, known: Vec<Remote>) -> Result<Vec<Remote>, SourceError> {
+        let (common, mut remotes, mut known) = (&self.common, Vec::new(), known.into_iter());
         for url in files.sources.iter().filter(|source| sources::is_url(source) || sources::is_git(source)) {
+            if let Some(here) = known.next().filter(|known| known.is_here) {
+                remotes.push(here);
+                continue;
+            }
             let number = common.number();
             if let Some(address) = GitAddress::parse(url)? {
                 let (place, whose) = (&common.context.place, (&common.engine, &common.client));

@@ -3,6 +3,13 @@ use std::sync::Arc;
 
 use super::*;
 
+impl Turns {
+    /// Waits for who reads as long as he likes.
+    async fn tell(&self, stage: usize, line: BuildLine) {
+        self.tell_within(stage, line, None).await.unwrap();
+    }
+}
+
 /// The texts that a client reads of what `stages` tell.
 async fn told(stages: usize, tell: impl AsyncFnOnce(Arc<Turns>)) -> Vec<String> {
     let directory = tempfile::tempdir().unwrap();

@@ -33,64 +33,64 @@ impl Store {
         reference: Option<Reference>,
         configure: impl FnOnce(&mut ImageConfig),
     ) -> Result<Loaded, LoadError> {
-        self.build_of(parent, reference, configure, || Ok(Staging::begin(self)?.fill(layer, u64::MAX)?))
+        of_unpacked(self, parent, reference, configure, || Ok(Staging::begin(self)?.fill(layer, u64::MAX)?))
     }
+}
 
-    /// The same of a layer whose files are there: `stage` is the directory that it is packed from.
-    pub fn build_from(
-        &self,
-        parent: Option<&ImageRecord>,
-        (stage, layer): (Stage, impl Read + Send),
-        reference: Option<Reference>,
-        configure: impl FnOnce(&mut ImageConfig),
-    ) -> Result<Loaded, LoadError> {
-        self.build_of(parent, reference, configure, || Unpacked::of(self, stage, layer))
-    }
+/// What [`Store::build`] does, of a layer whose files are there: `stage` is the directory that it is packed from.
+pub fn build_from(
+    store: &Store,
+    parent: Option<&ImageRecord>,
+    (stage, layer): (Stage, impl Read + Send),
+    reference: Option<Reference>,
+    configure: impl FnOnce(&mut ImageConfig),
+) -> Result<Loaded, LoadError> {
+    of_unpacked(store, parent, reference, configure, || Unpacked::of(store, stage, layer))
+}
 
-    fn build_of(
-        &self,
-        parent: Option<&ImageRecord>,
-        reference: Option<Reference>,
-        configure: impl FnOnce(&mut ImageConfig),
-        unpack: impl FnOnce() -> Result<Box<Unpacked>, LoadError>,
-    ) -> Result<Loaded, LoadError> {
-        let mut parsed = parent.map(|parent| (*parent.config).clone()).unwrap_or_default();
-        let below = parsed.rootfs.diff_ids.clone();
-        if below.len() >= LAYERS_MAX {
-            return Err(LoadError::Depth);
-        }
-        let mut pins = Pins::new(self);
-        // Held before the work begins: a removal meanwhile leaves them.
-        let missing = ChainId::chain(&below).into_iter().position(|chain_id| pins.hold(&chain_id).is_none());
-        if let Some(index) = missing {
-            return Err(LoadError::Missing { path: below[index].to_string() });
-        }
-        let unpacked = unpack()?;
-        parsed.rootfs.kind = "layers".to_owned();
-        parsed.rootfs.diff_ids.push(unpacked.applied.diff_id.clone());
-        configure(&mut parsed);
-        let config = document(&parsed)?;
-        let id = Digest::from_sha256(&Sha256::digest(&config).into());
-        let layers = parsed.rootfs.diff_ids.iter();
-        let planned = PlannedImage {
-            id,
-            config,
-            layers: layers.map(|_| PlannedLayer { path: LAYER.to_vec(), descriptor: None }).collect(),
-            parsed,
-            references: reference.into_iter().collect(),
-            manifest: None,
-            index: None,
-            attestations: Vec::new(),
-            layer_blobs: Vec::new(),
-            parent: parent.map(|parent| parent.id.clone()),
-        };
-        let spooled = vec![Spooled::Unpacked { unpacked, blob: LayerBlob::None }];
-        let layers = HashMap::from([(LAYER.to_vec(), 0)]);
-        let spool = Spool { layers, spooled, ..Spool::new(pins) };
-        let assembly = assemble(self, spool, vec![planned], &mut |_| {})?;
-        let built = assembly.record(self, &mut |_| {})?;
-        Ok(built.into_iter().next().expect("one image was planned"))
+fn of_unpacked(
+    store: &Store,
+    parent: Option<&ImageRecord>,
+    reference: Option<Reference>,
+    configure: impl FnOnce(&mut ImageConfig),
+    unpack: impl FnOnce() -> Result<Box<Unpacked>, LoadError>,
+) -> Result<Loaded, LoadError> {
+    let mut parsed = parent.map(|parent| (*parent.config).clone()).unwrap_or_default();
+    let below = parsed.rootfs.diff_ids.clone();
+    if below.len() >= LAYERS_MAX {
+        return Err(LoadError::Depth);
     }
+    let mut pins = Pins::new(store);
+    // Held before the work begins: a removal meanwhile leaves them.
+    let missing = ChainId::chain(&below).into_iter().position(|chain_id| pins.hold(&chain_id).is_none());
+    if let Some(index) = missing {
+        return Err(LoadError::Missing { path: below[index].to_string() });
+    }
+    let unpacked = unpack()?;
+    parsed.rootfs.kind = "layers".to_owned();
+    parsed.rootfs.diff_ids.push(unpacked.applied.diff_id.clone());
+    configure(&mut parsed);
+    let config = document(&parsed)?;
+    let id = Digest::from_sha256(&Sha256::digest(&config).into());
+    let layers = parsed.rootfs.diff_ids.iter();
+    let planned = PlannedImage {
+        id,
+        config,
+        layers: layers.map(|_| PlannedLayer { path: LAYER.to_vec(), descriptor: None }).collect(),
+        parsed,
+        references: reference.into_iter().collect(),
+        manifest: None,
+        index: None,
+        attestations: Vec::new(),
+        layer_blobs: Vec::new(),
+        parent: parent.map(|parent| parent.id.clone()),
+    };
+    let spooled = vec![Spooled::Unpacked { unpacked, blob: LayerBlob::None }];
+    let layers = HashMap::from([(LAYER.to_vec(), 0)]);
+    let spool = Spool { layers, spooled, ..Spool::new(pins) };
+    let assembly = assemble(store, spool, vec![planned], &mut |_| {})?;
+    let built = assembly.record(store, &mut |_| {})?;
+    Ok(built.into_iter().next().expect("one image was planned"))
 }
 
 /// The bytes of a configuration that is ours. A longer one could neither be pushed nor loaded elsewhere.

@@ -76,6 +76,7 @@ pub use attestation::{
     Attestation, PulledAttestation, PushAttestation, attestation_blobs, attestations_of, attestations_room,
     is_attestation, push_attestations,
 };
+pub use build::build_from;
 pub use clamp::{ClampError, clamp};
 pub use cut::{CUT_KEPT, cut_bytes, discard_cut};
 pub use derive::{compose, derive};

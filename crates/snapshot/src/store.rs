@@ -310,17 +310,6 @@ impl Snapshots {
         self.snapshotter.own_files(&self.place, &self.place.container(key), changes)
     }
 
-    /// Takes a container's own files away, to be a layer as they are: nobody may write to them any more. `None` where the driver keeps
-    /// them in another form than layers. Dropped, what was taken is gone.
-    pub fn take_own_files(&self, key: &SnapshotKey) -> Result<Option<Stage>, SnapshotError> {
-        if self.driver != Driver::Overlay2 {
-            return Ok(None);
-        }
-        let (stage, own) = (self.place.stage(), self.place.container(key).join("fs"));
-        fs::rename(&own, &stage.path).map_err(SnapshotError::io("take", &own))?;
-        Ok(Some(stage))
-    }
-
     /// The directory of a container's files: with overlay2 its own, else all of them.
     pub fn upper(&self, key: &SnapshotKey) -> PathBuf {
         self.place.container(key).join("fs")
@@ -406,6 +395,19 @@ pub(crate) fn open_with(
     let place = Place { root: root.to_owned() };
     place.set_aside_unfinished().map_err(|source| OpenError::SetAside { path: root.join("new"), source })?;
     Ok(Snapshots { place, driver, snapshotter, collecting: RwLock::new(()) })
+}
+
+impl OwnFiles {
+    /// Takes them away from their container, to be a layer as they are: nobody may write to them any more. `None` where the driver
+    /// keeps them in another form than layers. Dropped, what was taken is gone.
+    pub fn take(&self, snapshots: &Snapshots) -> Result<Option<Stage>, SnapshotError> {
+        if snapshots.driver != Driver::Overlay2 {
+            return Ok(None);
+        }
+        let stage = snapshots.place.stage();
+        fs::rename(&self.path, &stage.path).map_err(SnapshotError::io("take", &self.path))?;
+        Ok(Some(stage))
+    }
 }
 
 impl Place {

@@ -308,7 +308,7 @@ fn build_of(
     // There as long as it is packed.
     let own = engine.images.snapshots().own_files(key, changes).map_err(CommitError::Compare)?;
     let taken = match is_given && changes.hidden.is_empty() {
-        true => engine.images.snapshots().take_own_files(key).map_err(CommitError::Compare)?,
+        true => own.take(engine.images.snapshots()).map_err(CommitError::Compare)?,
         false => None,
     };
     let upper = openat(CWD, taken.as_ref().map_or(own.path(), Stage::path), flags, Mode::empty());
@@ -323,7 +323,7 @@ fn build_of(
         });
         let layer = Layer { reader, outcome };
         match taken {
-            Some(stage) => engine.images.build_from(parent, (stage, layer), reference, configure),
+            Some(stage) => image::build_from(&engine.images, parent, (stage, layer), reference, configure),
             None => engine.images.build(parent, layer, reference, configure),
         }
     });

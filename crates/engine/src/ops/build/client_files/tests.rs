@@ -1,6 +1,9 @@
 use std::fs::File;
 use std::future::ready;
+use std::io::Read;
 
+use content::Blob;
+use oci::Digest;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixSocket, UnixStream};
@@ -26,6 +29,26 @@ impl Asks for Agent {
             let _ = stream.read_u8().await;
         })
     }
+
+    fn document(&self, _: String, _: Digest, _: usize) -> Answer<Result<Vec<u8>, AskError>> {
+        Box::pin(ready(Err(no_caches())))
+    }
+
+    fn blob(&self, _: &str, _: &Blob) -> Box<dyn Read + Send> {
+        Box::new(io::empty())
+    }
+
+    fn has_blob(&self, _: String, _: Blob) -> Answer<Result<bool, AskError>> {
+        Box::pin(ready(Err(no_caches())))
+    }
+
+    fn put_blob(&self, _: String, _: Box<dyn Read + Send>) -> Answer<Result<Blob, AskError>> {
+        Box::pin(ready(Err(no_caches())))
+    }
+}
+
+fn no_caches() -> AskError {
+    AskError("an agent has no caches".to_owned())
 }
 
 /// A socket that leads to it.

@@ -11,6 +11,7 @@ use oci::Digest;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::super::asks::Client;
+use super::super::explain::Origin;
 use super::super::exports::Done;
 use super::super::graph::{StageBase, StageGraph};
 use super::super::imports::Imports;
@@ -48,6 +49,8 @@ pub(super) struct Common {
     merged: Mutex<Arguments>,
     /// Whether it is built as BuildKit does, where dockerd's classic builder does something else.
     pub(super) buildkit: bool,
+    /// By what its Dockerfile is known again.
+    pub(super) origin: Origin,
     inherited: Mutex<HashMap<usize, Arc<Arguments>>>,
     /// Caches of commands with which the build has begun anew.
     pub(super) renewed: Mutex<caches::Renewed>,
@@ -102,6 +105,7 @@ impl Common {
             outcomes: plan.stages.iter().map(|_| watch::Sender::new(None)).collect(),
             done: plan.stages.iter().map(|_| Mutex::default()).collect(),
             bases: plan.stages.iter().map(|_| watch::Sender::new(None)).collect(),
+            origin: Origin::new(&options.names, instructions.map(|instruction| instruction.original.as_str())),
             trees: Mutex::default(),
             steps: Semaphore::new(processors.max(STEPS_MIN)),
             names: AtomicUsize::new(0),

@@ -249,6 +249,7 @@ impl StageSolver {
             files: explain::files(facts.files),
             files_sum: explain::sum_of(&facts.exact),
             options: facts.options.iter().map(|option| explain::sum_of(option)).collect(),
+            of: self.common.origin.clone(),
         };
         Keyed { key, words, is_told_whole: facts.is_told_whole, made_of }
     }

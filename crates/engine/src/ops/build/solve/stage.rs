@@ -21,7 +21,7 @@ use super::super::imports::Sought;
 use super::super::lines::Lines;
 use super::super::named::BaseWords;
 use super::super::turns::Turns;
-use super::super::work::{ImageTree, Work};
+use super::super::work::{ImageTree, NewDirectories, Work};
 use super::super::{BuildError, BuildLine, BuildOptions, PartEvent, cache, full_name, mounts};
 use super::common::{Common, StageImage};
 use super::{announce_step, check_platform, platform, short};
@@ -326,7 +326,8 @@ impl StageSolver {
         self.record(step, move |engine, parent| {
             let Some(path) = path else { return Ok(None) };
             let work = Work::above(engine, parent)?;
-            work.make_directories(&path, user.map_or((0, 0), |user| owner_of_user(&work, &user)))?;
+            let owner = user.map_or((0, 0), |user| owner_of_user(&work, &user));
+            work.make_directories(&path, NewDirectories::of(owner))?;
             Ok(Some(work))
         })
         .await

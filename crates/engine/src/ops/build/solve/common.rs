@@ -94,18 +94,24 @@ pub(super) struct Beginning {
 }
 
 impl Common {
+    /// Whether commands see a host name that is the same in every build.
+    pub(super) fn same_name(&self) -> bool {
+        self.buildkit || self.options.reproduce.is_some()
+    }
+
     pub(super) fn new(beginning: Beginning) -> Common {
         let Beginning { engine, options, context, client, lookup, lines, plan, arguments, imports, buildkit } =
             beginning;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let instructions = plan.stages.iter().flat_map(|stage| &stage.instructions);
         Common {
+            origin: Origin::new(&options.names, instructions.map(|instruction| instruction.original.as_str())),
             graph: StageGraph::new(&plan, context.dockerfile.arguments.len()),
             context: Arc::new(context),
             renewed: Mutex::new(HashSet::new()),
             outcomes: plan.stages.iter().map(|_| watch::Sender::new(None)).collect(),
             done: plan.stages.iter().map(|_| Mutex::default()).collect(),
             bases: plan.stages.iter().map(|_| watch::Sender::new(None)).collect(),
-            origin: Origin::new(&options.names, instructions.map(|instruction| instruction.original.as_str())),
             trees: Mutex::default(),
             steps: Semaphore::new(processors.max(STEPS_MIN)),
             names: AtomicUsize::new(0),

@@ -57,6 +57,9 @@ pub enum StepError {
     /// Nothing is run. BuildKit's sentence.
     #[error("failed to marshal LLB definition: arguments are required")]
     NoArguments,
+    /// A command is no text. BuildKit's sentence.
+    #[error("failed to marshal LLB definition: string field contains invalid UTF-8")]
+    NoText,
     /// There is no working directory.
     #[error("cannot normalize nothing")]
     NoDirectory,

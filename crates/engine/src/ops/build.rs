@@ -370,7 +370,10 @@ impl BuildError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             BuildError::Context(
-                ContextError::Empty(_) | ContextError::Syntax { .. } | ContextError::Instruction(_),
+                ContextError::Empty(_)
+                | ContextError::Syntax { .. }
+                | ContextError::Instruction(_)
+                | ContextError::Ignore(_),
             ) => ErrorKind::InvalidArgument,
             BuildError::Plan(err) => err.kind(),
             BuildError::Platform(err) | BuildError::StagePlatform { source: err, .. } => err.kind(),

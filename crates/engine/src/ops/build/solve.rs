@@ -73,11 +73,13 @@ pub(super) async fn build(
     };
     // What a Dockerfile makes of its variables takes as long as its author likes, within bounds.
     let planned = bridge::blocking(move || {
+        let mut is_text = true;
         let (mut context, files, ask) = match input {
             Ready::Archive(archive) => (receive::receive(&task, archive.0, &options.dockerfile)?, None, None),
             Ready::Fetched(fetched) => (fetched.open(&options.dockerfile)?, None, None),
             Ready::Local(local) => {
                 let (context, files) = local.context.open(&task, &local.name, &local.text)?;
+                is_text = std::str::from_utf8(&local.text).is_ok();
                 let checking = checks::begin(&options, &local.text, &local.ignore, false)?;
                 (context, Some((checking, files)), Some(local.login))
             }
@@ -90,11 +92,14 @@ pub(super) async fn build(
         {
             receive::begin_with_kept(&mut context, name)?;
         }
+        if let Some(why) = builder::early::is_no_text(&plan).filter(|_| !is_text) {
+            return Err(why.into());
+        }
         let lookup = Lookup::new(&task, &options, ask, named, told);
         Ok::<_, BuildError>((context, files, lookup, plan, arguments, options))
     });
     let (context, files, lookup, plan, arguments, options) = planned.await?;
-    if let Some((line, why)) = builder::early::refused(&plan, context.dockerfile.escape) {
+    if let Some((line, why)) = builder::early::refused(&plan, context.dockerfile.escape, files.is_some()) {
         lines.at(line);
         lines.failed().await;
         return Err(why.into());

@@ -348,6 +348,33 @@ mod tests {
     }
 
     #[test]
+    fn parents_begin_behind_a_dot() {
+        for (named, wanted) in [
+            ("a/b/c", 0),
+            ("./a/b", 0),
+            ("/a/b", 0),
+            ("a/./b/c", 1),
+            ("./a/*/./b", 2),
+            ("/a//b/./c/./d", 2),
+            ("a/../b/./c", 1),
+            ("/./a", 0),
+        ] {
+            assert_eq!(dropped(named), wanted, "{named}");
+        }
+        let (_directory, tree) = tree();
+        let of = |named: &str| {
+            let files = Files { parents: true, ..files(&[named]) };
+            select(&tree, &files, Vec::new(), false, &Abandoned::default()).unwrap().remove(0)
+        };
+        let (whole, below) = (of("sub/deep/b"), of("sub/./deep/b"));
+        assert_eq!(
+            (whole.path.as_str(), whole.dropped, below.path.as_str(), below.dropped),
+            ("sub/deep/b", 0, "sub/deep/b", 1)
+        );
+        assert_ne!(whole.exact, below.exact);
+    }
+
+    #[test]
     fn sums_tell_what_is_in_a_file() {
         let (directory, tree) = tree();
         let sum = |path: &str| {

@@ -257,7 +257,7 @@ fn privileged_heredocs_and_modes_need_nobody_else() {
                     "Dockerfile",
                     "FROM busybox AS unused\nRUN exit 1\nFROM busybox\nARG TARGETARCH\nRUN <<E\necho $TARGETARCH > /arch\n\
                      echo two >> /arch\nE\nCOPY --chmod=751 a b /m/\nCOPY <<X /in/\nfrom $TARGETARCH\nX\n\
-                     COPY --parents deep/er/c /p/\nCOPY --parents deep/./e?/c deep/er/./c /q\nCOPY --exclude=*.md . /e/\n\
+                     COPY --parents deep/er/c /p/\nCOPY --parents deep/./e?/c deep/er/./c /q/\nCOPY --exclude=*.md . /e/\n\
                      COPY --exclude=er/c --exclude=*.md deep /x/\nCOPY --chmod=u=rwX,go= a deep /s/\nRUN --network=none ! ip route | grep .\n",
                 ),
                 ("a", ""),

@@ -82,6 +82,14 @@ impl Modes {
         Ok(Modes(Said::Changes(changes)))
     }
 
+    /// The number, if it is one: with BuildKit directories that are only on the way have it, too.
+    pub fn number(&self) -> Option<u32> {
+        match self.0 {
+            Said::Number(number) => Some(number),
+            Said::Changes(_) => None,
+        }
+    }
+
     /// What becomes of the permissions that a file, or a directory, has.
     pub fn apply(&self, mode: u32, is_directory: bool) -> u32 {
         match &self.0 {

@@ -54,6 +54,12 @@ pub enum StepError {
     /// What a download must be is said wrongly, or of no download. BuildKit's sentences.
     #[error("{0}")]
     Checksum(&'static str),
+    /// Nothing is run. BuildKit's sentence.
+    #[error("failed to marshal LLB definition: arguments are required")]
+    NoArguments,
+    /// A command is no text. BuildKit's sentence.
+    #[error("failed to marshal LLB definition: string field contains invalid UTF-8")]
+    NoText,
     /// There is no working directory.
     #[error("cannot normalize nothing")]
     NoDirectory,
@@ -119,7 +125,7 @@ pub enum Operation {
 /// Something that is run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunStep {
-    /// The words.
+    /// The words; of none the image's command runs.
     pub command: Vec<String>,
     /// The environment.
     pub env: Vec<String>,
@@ -348,6 +354,8 @@ impl Stage {
 
     fn workdir(&mut self, path: &str) -> Result<Step, StepError> {
         self.config.working_dir = match path {
+            // With BuildKit it is the one that it was.
+            "" if self.buildkit => clean(&format!("/{}", self.config.working_dir)),
             "" => return Err(StepError::NoDirectory),
             path if path.starts_with('/') => path.to_owned(),
             path => clean(&format!("/{}/{path}", self.config.working_dir)),
@@ -365,7 +373,10 @@ impl Stage {
             }
         }
         let (line, script) = with_files(run.command);
-        let command = self.command(&line, false);
+        let command = self.command(&line, true);
+        if command.is_empty() && self.buildkit {
+            return Err(StepError::NoArguments);
+        }
         let mut env = self.config.env.clone().unwrap_or_default();
         env.retain(|entry| !self.later.contains(entry.split('=').next().unwrap_or_default()));
         let arguments = self.arguments.environment(&env);

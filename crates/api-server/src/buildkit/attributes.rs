@@ -126,6 +126,7 @@ pub(super) fn read(given: &BTreeMap<String, String>, host_network: bool) -> Resu
             force_remove: true,
             check,
             host: host(&text, host_network)?,
+            allows_host_network: host_network,
             ..BuildOptions::default()
         },
         platforms,

@@ -74,7 +74,7 @@ pub(super) fn sentence(err: &BuildError) -> String {
             format!("process {} did not complete successfully: exit code: {code}", build::quoted(command))
         }
         BuildError::Context(ContextError::Syntax { why, .. }) => errdefs::chain(why),
-        BuildError::Context(ContextError::Empty(_)) => "file with no instructions".to_owned(),
+        BuildError::Context(ContextError::Empty(_)) => "the Dockerfile cannot be empty".to_owned(),
         BuildError::Source { source: BuildSource::NotInContext(path), .. } => {
             let path = build::quoted(&format!("/{}", path.trim_start_matches('/')));
             format!("{CACHE_KEY}failed to calculate checksum of ref context: {path}: not found")

@@ -39,6 +39,9 @@ const BUILD_ID: &str = "buildkit-controlapi-buildid";
 /// Who reads Dockerfiles.
 const DOCKERFILE: &str = "dockerfile.v0";
 
+/// Who has an image read them, which clients ask for where `BUILDKIT_SYNTAX` is set. Like `# syntax=` it is passed over.
+const GATEWAY: &str = "gateway.v0";
+
 /// What is said of who builds. By the second one buildx knows that outputs of `oci` and `docker` are had, annotations, and pushes
 /// by the daemon itself (driver/docker, Features).
 const LABELS: [(&str, &str); 2] =
@@ -272,7 +275,8 @@ impl BuildService {
         attributes: &BTreeMap<String, String>,
         inputs: &BTreeMap<String, Definition>,
     ) -> Result<Solved, Status> {
-        if name != DOCKERFILE {
+        let has_syntax = name == GATEWAY && attributes.contains_key("build-arg:BUILDKIT_SYNTAX");
+        if name != DOCKERFILE && !has_syntax {
             return Err(said(format!("invalid frontend: {name}")));
         }
         let mut wanted = attributes::read(attributes, build.allows_host_network)?;

@@ -233,6 +233,7 @@ fn options(call: &Call) -> Result<BuildOptions, Failure> {
             .collect(),
         host: host(query)?,
         logins: BTreeMap::new(),
+        allows_host_network: false,
         reproduce: reproduce(query)?,
     })
 }

@@ -150,6 +150,8 @@ pub struct BuildOptions {
     pub cache_to: Vec<CacheTo>,
     /// How commands are run.
     pub host: HostConfig,
+    /// Whether commands that ask for the host's network get it, whatever the others have.
+    pub allows_host_network: bool,
     /// `X-Registry-Config`: logins by registry, in JSON.
     pub logins: BTreeMap<String, engine_api::auth::AuthConfig>,
     /// What time it is for the image.
@@ -383,7 +385,10 @@ impl BuildError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             BuildError::Context(
-                ContextError::Empty(_) | ContextError::Syntax { .. } | ContextError::Instruction(_),
+                ContextError::Empty(_)
+                | ContextError::Syntax { .. }
+                | ContextError::Instruction(_)
+                | ContextError::Ignore(_),
             ) => ErrorKind::InvalidArgument,
             BuildError::Plan(err) => err.kind(),
             BuildError::Platform(err) | BuildError::StagePlatform { source: err, .. } => err.kind(),

@@ -257,7 +257,7 @@ fn privileged_heredocs_and_modes_need_nobody_else() {
                     "Dockerfile",
                     "FROM busybox AS unused\nRUN exit 1\nFROM busybox\nARG TARGETARCH\nRUN <<E\necho $TARGETARCH > /arch\n\
                      echo two >> /arch\nE\nCOPY --chmod=751 a b /m/\nCOPY <<X /in/\nfrom $TARGETARCH\nX\n\
-                     COPY --parents deep/er/c /p/\nCOPY --exclude=*.md . /e/\n\
+                     COPY --parents deep/er/c /p/\nCOPY --parents deep/./e?/c deep/er/./c /q/\nCOPY --exclude=*.md . /e/\n\
                      COPY --exclude=er/c --exclude=*.md deep /x/\nCOPY --chmod=u=rwX,go= a deep /s/\nRUN --network=none ! ip route | grep .\n",
                 ),
                 ("a", ""),
@@ -267,12 +267,14 @@ fn privileged_heredocs_and_modes_need_nobody_else() {
                 ("deep/d.md", ""),
             ]);
             let printed = build(&at, &image, &directory, "");
-            assert!(printed.contains("Step 1/10 : FROM busybox\n"), "{printed}");
+            assert!(printed.contains("Step 1/11 : FROM busybox\n"), "{printed}");
             let shown = at.run(&format!("{image} cat /arch /in/X"));
             let machine = if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" };
             assert_eq!(shown, format!("{machine}\ntwo\nfrom {machine}"));
             let shown = at.run(&format!("{image} sh -c 'stat -c %a /m/a; ls /p/deep/er /e'"));
             assert_eq!(shown, "751\n/e:\nDockerfile\na\nb\ndeep\n\n/p/deep/er:\nc");
+            let shown = at.run(&format!("{image} sh -c 'cd /q; find . | sort'"));
+            assert_eq!(shown, ".\n./c\n./er\n./er/c");
             let shown = at.run(&format!("{image} sh -c 'find /x /s | sort; stat -c %a /s/a /s/er'"));
             assert_eq!(shown, "/s\n/s/a\n/s/d.md\n/s/er\n/s/er/c\n/x\n/x/er\n600\n700");
             at.ok(&format!("rmi {image}"));

@@ -60,7 +60,8 @@ fn privileged_our_own_build_sends_of_a_context_what_is_needed_and_new() {
             return testkit::skip::report("docker's classic client sends contexts whole");
         }
         let (image, large) = (at.image("ownsent"), "x".repeat(200_000));
-        let text = "FROM busybox\nCOPY a /\nCOPY d /d/\nRUN find /a /d -type f | sort | xargs md5sum > /x && ls -lR /d > /y\n";
+        let text =
+            "FROM busybox\nCOPY a /\nCOPY d /d/\nRUN find /a /d -type f | sort | xargs md5sum > /x && ls -lR /d > /y\n";
         let ignore = "Dockerfile\n.dockerignore\nd/left\n";
         let files = [("Dockerfile", text), (".dockerignore", ignore), ("a", &*large), ("d/b", &large), ("d/left", "l")];
         let directory = context(&files);

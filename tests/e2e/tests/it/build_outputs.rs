@@ -294,7 +294,7 @@ fn privileged_images_are_of_the_time_that_is_said() {
 fn privileged_cold_builds_of_one_source_are_one_image() {
     ours(|first| {
         let second = Daemon::with_busybox().unwrap();
-        let text = "FROM busybox AS a\nRUN mkdir -p /d/e && echo a > /d/e/f && ln /d/e/f /d/g && date > /dev/null\n\
+        let text = "FROM busybox AS a\nRUN mkdir -p /d/e && echo a > /d/e/f && ln /d/e/f /d/g && uname -n > /d/name\n\
                     FROM busybox\nCOPY --from=a /d /d\nRUN echo x > /x && rm /bin/vi && ln -s /x /y\nWORKDIR /made/here\nENV A=b\n";
         let directory = context(&[("Dockerfile", text), ("f", "f")]);
         let id = |daemon: &Daemon, flags: &str, time: &str| {

@@ -354,3 +354,27 @@ fn privileged_buildx_shows_what_there_is() {
         plugged.at.ok(&format!("rmi {image}"));
     });
 }
+
+/// A layer that is another one each time is pushed and pulled again by everybody.
+#[test]
+fn privileged_the_same_files_make_the_same_layers() {
+    plugged(|plugged| {
+        let text = "FROM busybox\nCOPY . /c\nCOPY d /d1\nCOPY d e /both/\nADD --chown=1:2 d/ /d2\n";
+        let directory = context(&[("Dockerfile", text), ("a", "a"), ("d/x", "x"), ("d/sub/y", "y"), ("e/z", "z")]);
+        let image = plugged.at.image("again");
+        let layers = || {
+            plugged.line(&format!("buildx build -q --no-cache -t {image} {}", path(&directory))).success().unwrap();
+            plugged.at.inspect(&image, "{{json .RootFS.Layers}}")
+        };
+        let first = layers();
+        // The time of the context itself is not sent.
+        fs::write(directory.path().join("passing"), "").unwrap();
+        fs::remove_file(directory.path().join("passing")).unwrap();
+        assert_eq!(layers(), first);
+        let times = plugged.at.run(&format!("{image} stat -c %Y /d1 /d1/sub /d2"));
+        let time = |path: &str| fs::metadata(directory.path().join(path)).unwrap().modified().unwrap();
+        let seconds = |path| time(path).duration_since(std::time::UNIX_EPOCH).unwrap().as_secs().to_string();
+        assert_eq!(times, [seconds("d"), seconds("d/sub"), seconds("d")].join("\n"));
+        plugged.at.ok(&format!("rmi {image}"));
+    });
+}

@@ -12,7 +12,7 @@ use super::lines::Lines;
 use super::lookup::Lookup;
 use super::named::{Named, NamedContext};
 use super::solve::platforms;
-use super::{BuildError, BuildLine, BuildOptions, PartEvent, Solved, full_name};
+use super::{BuildError, BuildLine, BuildOptions, ContextError, PartEvent, Solved, full_name};
 use crate::Engine;
 
 /// Looks at a Dockerfile. Takes as long as its author likes, within bounds.
@@ -31,8 +31,7 @@ pub(super) fn begin(
         target: options.target.clone(),
         build_platform: platforms.build,
         target_platform: platforms.target,
-        // A broken one is told where files are asked for.
-        ignore: Patterns::read(&String::from_utf8_lossy(ignore)).unwrap_or_default(),
+        ignore: Patterns::read(&String::from_utf8_lossy(ignore)).map_err(ContextError::from)?,
         all_stages,
     }))
 }

@@ -10,11 +10,11 @@ use archive::{Entry, Kind, Overwrite, Owner, Pack, PackError, Resolution, TarRea
 use bridge::Abandoned;
 use builder::modes::Modes;
 use dockerfile::{Files, InlineFile, PatternError, Patterns};
-use rustix::fs::{FileType, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Nsecs, OFlags, Timespec};
 
 use super::sources::Source;
 use super::tree::{self, Found, Tree};
-use super::work::{Work, WorkError};
+use super::work::{NewDirectories, Work, WorkError};
 use crate::inflated::inflate;
 
 /// How much is handed on at once. Nothing but speed depends on it: less makes more system calls, more only takes memory.
@@ -35,6 +35,9 @@ pub enum CopyError {
     /// The owner is none.
     #[error("unable to convert uid/gid chown string to host mapping: {0}")]
     Owner(OwnerError),
+    /// It is nobody with BuildKit.
+    #[error(transparent)]
+    NoUsers(#[from] NoUsers),
     /// A pattern of what is left out is broken.
     #[error(transparent)]
     Pattern(#[from] PatternError),
@@ -69,6 +72,11 @@ pub enum OwnerError {
     Group(String),
 }
 
+/// Files of a stage that begins with nothing get no owner by name: nobody's users are there. BuildKit's sentence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid user index: -1")]
+pub struct NoUsers;
+
 /// How files are copied.
 pub(super) struct Copying<'a> {
     pub(super) tree: &'a Tree,
@@ -77,6 +85,7 @@ pub(super) struct Copying<'a> {
     remote: Option<&'a Tree>,
     files: &'a Files,
     add: bool,
+    buildkit: bool,
     owner: Option<(u32, u32)>,
     mode: Option<Modes>,
     exclude: Patterns,
@@ -85,7 +94,8 @@ pub(super) struct Copying<'a> {
 }
 
 impl<'a> Copying<'a> {
-    /// Checks what is wanted; `buildkit` is whether a user alone brings the group that he has.
+    /// Checks what is wanted; `buildkit` is whether it is done as BuildKit does, where dockerd's classic builder does
+    /// something else.
     pub(super) fn new(
         tree: &'a Tree,
         work: &'a Work,
@@ -98,11 +108,13 @@ impl<'a> Copying<'a> {
             // What comes from another image keeps its owners.
             "" if !files.from.is_empty() => None,
             "" => Some((0, 0)),
-            chown => Some(owner(work, chown, buildkit).map_err(CopyError::Owner)?),
+            chown if buildkit && !work.has_layers && has_names(chown) => return Err(NoUsers.into()),
+            chown if buildkit => Some(owner_of_user(work, chown)),
+            chown => Some(owner(work, chown).map_err(CopyError::Owner)?),
         };
         let mode = Modes::parse(&files.chmod).ok();
         let exclude = Patterns::new(&files.exclude)?;
-        Ok(Copying { tree, work, remote: None, files, add, owner, mode, exclude, abandoned })
+        Ok(Copying { tree, work, remote: None, files, add, buildkit, owner, mode, exclude, abandoned })
     }
 
     /// The same with what comes from the web.
@@ -113,33 +125,56 @@ impl<'a> Copying<'a> {
     /// Copies everything. Blocks.
     pub(super) fn run(&self, sources: &[Source]) -> Result<(), CopyError> {
         let destination = self.files.destination.as_str();
-        if sources.len() + self.files.inline.len() > 1 && !destination.ends_with('/') {
+        // With BuildKit each one goes where it went alone: into a directory that is there, else in the place of the last.
+        if !self.buildkit && sources.len() + self.files.inline.len() > 1 && !destination.ends_with('/') {
             return Err(CopyError::Destination(if self.add { "ADD" } else { "COPY" }));
         }
         for source in sources {
-            if self.files.parents {
-                let above = source.path.rsplit_once('/').map_or("", |(above, _)| above);
-                self.one(source, &format!("{}/{above}/", destination.trim_end_matches('/')))?;
+            if self.files.parents && !source.is_remote {
+                self.with_parents(source)?;
             } else {
-                self.one(source, destination)?;
+                self.one(source, destination, "")?;
             }
         }
         self.files.inline.iter().try_for_each(|file| self.inline(file, destination))
     }
 
-    fn one(&self, source: &Source, destination: &str) -> Result<(), CopyError> {
+    /// Copies something with the directories above it, which are as they were where they are new.
+    fn with_parents(&self, source: &Source) -> Result<(), CopyError> {
+        let parts: Vec<&str> = source.path.split('/').filter(|part| !part.is_empty()).collect();
+        let (name, above) = parts.split_last().map_or(("", &parts[..]), |(name, above)| (*name, above));
+        let (mut whole, mut made) = (self.files.destination.trim_end_matches('/').to_owned(), Vec::new());
+        self.work.make_directories(&format!("{whole}/"), self.new_directories())?;
+        for (index, part) in above.iter().enumerate().skip(source.dropped) {
+            whole = format!("{whole}/{part}");
+            if tree::open(self.work.root(), &*whole, OFlags::PATH | OFlags::DIRECTORY).is_err() {
+                let found = self.tree.find(&*above[..=index].join("/")).map_err(|err| CopyError::Source(err.into()))?;
+                let (own, mode) = ((found.stat.st_uid, found.stat.st_gid), found.stat.st_mode & 0o7777);
+                let mode = self.mode.as_ref().map_or(mode, |modes| modes.apply(mode, true));
+                self.work.make_directories(&whole, NewDirectories { owner: self.owner.unwrap_or(own), mode })?;
+                made.push((whole.clone(), time_of(&found)));
+            }
+        }
+        // A directory may be nothing but those above what is left of it.
+        let name = if parts.len() > source.dropped { name } else { "" };
+        self.one(source, &format!("{whole}/"), name)?;
+        // What comes into a directory is later than itself.
+        made.iter().rev().try_for_each(|(path, time)| Ok(self.work.set_time(path, *time)?))
+    }
+
+    /// Copies something; of a directory what is in it, `below` the destination.
+    fn one(&self, source: &Source, destination: &str, below: &str) -> Result<(), CopyError> {
         let tree = self.remote.filter(|_| source.is_remote).unwrap_or(self.tree);
         let found = tree.find(&source.path).map_err(|err| CopyError::Source(err.into()))?;
         let name = source.path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
         if found.is_directory() {
-            let whole = match self.files.parents {
-                true => format!("{destination}{name}"),
-                false => destination.to_owned(),
-            };
-            self.work.make_directories(&whole, self.new_owner())?;
+            let whole = format!("{destination}{below}");
+            self.work.make_directories(&whole, self.new_directories())?;
+            let time = if self.buildkit { time_of_directory(&found) } else { None };
             // What is left out of a directory is named from there, and from the top where parents are copied.
             let path = if self.files.parents && !source.is_remote { found.path } else { String::new() };
-            return self.pack(Found { path, ..found }, b"", &whole);
+            self.pack(Found { path, ..found }, b"", &whole)?;
+            return time.map_or(Ok(()), |time| Ok(self.work.set_time(&whole, time)?));
         }
         // What comes from the web stays as it is unless somebody says otherwise.
         let unpacks = self.files.unpack.unwrap_or(self.add && !source.is_remote);
@@ -147,7 +182,7 @@ impl<'a> Copying<'a> {
             return Ok(());
         }
         let (directory, name) = self.place(destination, name);
-        self.work.make_directories(&directory, self.new_owner())?;
+        self.work.make_directories(&directory, self.new_directories())?;
         self.pack(found, name.as_bytes(), &directory)
     }
 
@@ -166,8 +201,11 @@ impl<'a> Copying<'a> {
         (format!("{directory}/"), name.to_owned())
     }
 
-    fn new_owner(&self) -> (u32, u32) {
-        self.owner.unwrap_or((0, 0))
+    /// With BuildKit directories on the way have the mode of what is copied, if that is said as a number.
+    fn new_directories(&self) -> NewDirectories {
+        let new = NewDirectories::of(self.owner.unwrap_or((0, 0)));
+        let mode = self.mode.as_ref().filter(|_| self.buildkit).and_then(Modes::number);
+        NewDirectories { mode: mode.unwrap_or(new.mode), ..new }
     }
 
     fn options<'b>(&'b self, directory: &'b str) -> Unpack<'b> {
@@ -239,7 +277,7 @@ impl<'a> Copying<'a> {
         {
             return Ok(false);
         }
-        self.work.make_directories(directory, self.new_owner())?;
+        self.work.make_directories(directory, self.new_directories())?;
         let file = open().map_err(|err| CopyError::Source(err.into()))?;
         let bytes = u64::try_from(found.stat.st_size).unwrap_or_default();
         let plain = inflate(file, bytes, self.abandoned).map_err(CopyError::Source)?;
@@ -253,7 +291,7 @@ impl<'a> Copying<'a> {
 
     fn inline(&self, file: &InlineFile, destination: &str) -> Result<(), CopyError> {
         let (directory, name) = self.place(destination, &file.name);
-        self.work.make_directories(&directory, self.new_owner())?;
+        self.work.make_directories(&directory, self.new_directories())?;
         let entry = Entry {
             path: name.into_bytes(),
             kind: Kind::File,
@@ -289,18 +327,34 @@ impl<R: Read> Read for While<'_, R> {
     }
 }
 
+fn time_of(found: &Found) -> Timespec {
+    let nanos = Nsecs::try_from(found.stat.st_mtime_nsec).unwrap_or_default();
+    Timespec { tv_sec: found.stat.st_mtime, tv_nsec: nanos }
+}
+
+/// What time BuildKit gives to where a directory is copied. The top of a tree was made when that was sent or mounted: of it
+/// the latest time of what is in it counts, so that two builds come to the same.
+fn time_of_directory(found: &Found) -> Option<Timespec> {
+    if !found.path.is_empty() {
+        return Some(time_of(found));
+    }
+    let directory = archive::reopen(&found.place, OFlags::RDONLY | OFlags::DIRECTORY).ok()?;
+    let names = Dir::read_from(&directory).ok()?.flatten().map(|entry| entry.file_name().to_owned());
+    let own = names.filter(|name| !matches!(name.to_bytes(), b"." | b".."));
+    let stats = own.filter_map(|name| rustix::fs::statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW).ok());
+    let times = stats.map(|stat| (stat.st_mtime, Nsecs::try_from(stat.st_mtime_nsec).unwrap_or_default()));
+    times.max().map(|(tv_sec, tv_nsec)| Timespec { tv_sec, tv_nsec })
+}
+
 /// What files keep that are copied (moby pkg/archive).
 fn is_copied(xattr: &[u8]) -> bool {
     xattr == b"security.capability"
 }
 
-/// The numbers of `USER[:GROUP]`, as the tree's own files have them. The group of a user alone is with BuildKit the one that
-/// he has, with dockerd's classic builder the one of his name.
-fn owner(work: &Work, chown: &str, buildkit: bool) -> Result<(u32, u32), OwnerError> {
+/// The numbers of `USER[:GROUP]`, as the tree's own files have them, with dockerd's classic builder: the group of a user alone is
+/// the one of his name.
+fn owner(work: &Work, chown: &str) -> Result<(u32, u32), OwnerError> {
     let parts: Vec<&str> = chown.split(':').collect();
-    if let ([user], true) = (&parts[..], buildkit) {
-        return own_numbers(work, user).ok_or_else(|| OwnerError::User((*user).to_owned()));
-    }
     let (user, group) = match parts[..] {
         [user] => (user, user),
         [user, group] => (user, group),
@@ -311,11 +365,29 @@ fn owner(work: &Work, chown: &str, buildkit: bool) -> Result<(u32, u32), OwnerEr
     Ok((uid, gid))
 }
 
-/// Whose a directory is that BuildKit makes for a `USER`: who is unknown is root (solver/llbsolver/file/user_linux.go).
+/// The numbers of a user, or of `--chown`, with BuildKit: the group of a user alone is his own, who is unknown is root, and an
+/// unknown group is not asked for (solver/llbsolver/file/user_linux.go); a name of nothing is root (client/llb/fileop.go).
 pub(super) fn owner_of_user(work: &Work, user: &str) -> (u32, u32) {
     let (user, group) = user.split_once(':').map_or((user, None), |(user, group)| (user, Some(group)));
-    let (uid, own) = own_numbers(work, user).unwrap_or((0, 0));
-    (uid, group.and_then(|group| number(work, "etc/group", group)).unwrap_or(own))
+    let (uid, own) =
+        if is_name(user) { own_numbers(work, user).unwrap_or_default() } else { (by_number(user), by_number(user)) };
+    let group =
+        group.map(|group| if is_name(group) { number(work, "etc/group", group) } else { Some(by_number(group)) });
+    (uid, group.flatten().unwrap_or(own))
+}
+
+/// Whether `USER[:GROUP]` has a part that is looked for among an image's users.
+fn has_names(chown: &str) -> bool {
+    chown.splitn(2, ':').any(is_name)
+}
+
+fn is_name(part: &str) -> bool {
+    !matches!(part, "" | "root") && part.parse::<u32>().is_err()
+}
+
+/// The number of what is no name.
+fn by_number(part: &str) -> u32 {
+    part.parse().unwrap_or_default()
 }
 
 /// A user's number, and that of the group that he has; a number stands for both.

@@ -1,12 +1,12 @@
 //! Why a step was done again. Pure.
 //!
 //! Beside what a step came to stands what its key was made of ([`Ingredients`], within bounds). Of a step that is not known
-//! the nearest one that is remembered is compared with it: one of the same words, or one at the same place above the same
-//! image.
+//! the nearest one of the same Dockerfile that is remembered is compared with it: one of the same words, or one at the same
+//! place above the same image.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use oci::Digest;
+use oci::{Digest, Reference};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -22,6 +22,10 @@ const VARIABLES_MAX: usize = 100;
 
 /// The longest text that is remembered, in bytes.
 const TEXT_MAX: usize = 400;
+
+/// How many names and instructions of a Dockerfile are remembered.
+const NAMES_MAX: usize = 10;
+const INSTRUCTIONS_MAX: usize = 100;
 
 /// Digits of sums and ids that are compared or told.
 const DIGITS: usize = 16;
@@ -47,6 +51,36 @@ pub(super) struct Ingredients {
     pub(super) files_sum: String,
     /// What else was asked for: networks, modes, mounts.
     pub(super) options: Vec<String>,
+    /// Which Dockerfile it is of.
+    pub(super) of: Origin,
+}
+
+/// By what a Dockerfile is known again, whose context's place nobody tells us.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Origin {
+    /// The names that its image was to get, without tags.
+    names: Vec<String>,
+    /// Sums of its instructions, of which changes leave most.
+    instructions: BTreeSet<String>,
+}
+
+impl Origin {
+    /// Of a build of these names whose Dockerfile has these instructions.
+    pub(super) fn new<'a>(names: &[String], instructions: impl Iterator<Item = &'a str>) -> Origin {
+        let names = names.iter().filter_map(|name| Some(name.parse::<Reference>().ok()?.familiar_name()));
+        let instructions = instructions.take(INSTRUCTIONS_MAX).map(|text| sum_of(text)[..SHORT].to_owned());
+        Origin { names: names.take(NAMES_MAX).collect(), instructions: instructions.collect() }
+    }
+
+    /// Whether it is the same, if maybe changed since: names say it where both have some, else half of the instructions.
+    fn is_of(&self, other: &Origin) -> bool {
+        if !self.names.is_empty() && !other.names.is_empty() {
+            return self.names.iter().any(|name| other.names.contains(name));
+        }
+        let same = self.instructions.intersection(&other.instructions).count();
+        same > 0 && same * 2 >= self.instructions.len().max(other.instructions.len())
+    }
 }
 
 /// What became of a step, and why.
@@ -156,6 +190,9 @@ pub(super) fn why(step: &Ingredients, remembered: &[(i64, Ingredients)]) -> Vec<
 
 /// How near a remembered step is; `None` for one that has nothing to do with it.
 fn nearness(step: &Ingredients, other: &Ingredients) -> Option<usize> {
+    if !step.of.is_of(&other.of) {
+        return None;
+    }
     let name = |step: &Ingredients| step.step.split_whitespace().next().map(str::to_uppercase);
     let same_step = step.step_sum == other.step_sum;
     let same_parent = step.parent == other.parent;

@@ -385,7 +385,7 @@ fn layer_of(
         ..Files::default()
     };
     let failed = |source| BuildError::Source { instruction: "FROM", source };
-    let found = sources::select(&tree.tree, &files, Vec::new(), abandoned).map_err(failed)?;
+    let found = sources::select(&tree.tree, &files, Vec::new(), false, abandoned).map_err(failed)?;
     let (config, words) = (Config::default(), vec![about]);
     let depends =
         [vec![format!("{platform:?}"), "context".to_owned()], found.iter().map(|one| one.exact.clone()).collect()];

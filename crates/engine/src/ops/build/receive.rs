@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use archive::{Overwrite, Owner, Resolution, TarReader, Unpack, UnpackError};
 use bridge::Abandoned;
-use dockerfile::{Dockerfile, ParseError, Patterns};
+use dockerfile::{Dockerfile, ParseError, PatternError, Patterns};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use tracing::debug;
 
@@ -59,6 +59,9 @@ pub enum ContextError {
     /// An instruction is none.
     #[error(transparent)]
     Instruction(ParseError),
+    /// Nobody knows what is to be left out.
+    #[error(transparent)]
+    Ignore(#[from] PatternError),
 }
 
 /// A build's own directory; gone when nobody has it any more.

@@ -139,10 +139,11 @@ impl Remote {
     /// As something that is copied, from the path that it has in the tree of all of them.
     pub(super) fn source(&self) -> Source {
         let path = format!("{}/{}", self.number, self.name);
+        let is_directory = self.repository.is_some();
         if let Some(more) = &self.repository {
             let (sum, exact) = (format!("git:{}", self.sum), format!("git {} {more}", self.sum));
             let files = vec![(self.name.clone(), exact.clone())];
-            return Source { path, sum, exact, files, is_remote: true };
+            return Source { path, sum, exact, files, is_remote: true, is_directory, dropped: 0 };
         }
         let mut hash = Sha256::new();
         for part in [&self.name, &self.sum, &self.last_modified] {
@@ -150,7 +151,15 @@ impl Remote {
             hash.update(part.as_bytes());
         }
         let files = vec![(self.name.clone(), self.sum.clone())];
-        Source { path, sum: format!("file:{}", self.sum), exact: format!("web {}", hex(hash)), files, is_remote: true }
+        Source {
+            path,
+            sum: format!("file:{}", self.sum),
+            exact: format!("web {}", hex(hash)),
+            files,
+            is_remote: true,
+            is_directory,
+            dropped: 0,
+        }
     }
 }
 

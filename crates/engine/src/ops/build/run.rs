@@ -150,22 +150,39 @@ fn forget(engine: &Engine, id: &ContainerId) {
 pub(super) struct RunTarget<'a> {
     pub(super) engine: &'a Engine,
     pub(super) lines: &'a Lines,
+    /// Whether it sees the same host name in every build: BuildKit's. Else it is the container's, which is random.
+    pub(super) same_name: bool,
+}
+
+/// The host name of commands with BuildKit (executor/oci/hosts.go).
+const HOST_NAME: &str = "buildkitsandbox";
+
+/// Names the host that a command sees; answers the variables that it has before its own.
+fn name_host(config: &mut Config, host: &mut HostConfig) -> Vec<String> {
+    // Whoever joins another container's network has that one's name.
+    if host.network_mode.starts_with("container:") {
+        return Vec::new();
+    }
+    config.hostname = HOST_NAME.to_owned();
+    host.extra_hosts.get_or_insert_default().push(format!("{HOST_NAME}:127.0.0.1"));
+    // One without a value is taken away: `docker run` sets it, BuildKit does not.
+    vec!["HOSTNAME".to_owned()]
 }
 
 /// The network of a command, of the build's own and the one that the command asks for. Who wrote the Dockerfile is not
 /// who runs the build: the host's network is had only where the latter wants it.
-pub(super) fn network(build: &str, wanted: RunNetwork) -> Result<&str, BuildError> {
+pub(super) fn network(build: &str, wanted: RunNetwork, allows_host: bool) -> Result<&str, BuildError> {
     match wanted {
         RunNetwork::Default => Ok(build),
         RunNetwork::None => Ok("none"),
-        RunNetwork::Host if build == "host" => Ok(build),
+        RunNetwork::Host if allows_host || build == "host" => Ok("host"),
         RunNetwork::Host => Err(BuildError::HostNetwork),
     }
 }
 
 /// Runs a command above an image to its end; answers its container, and its code or why it was not begun.
 pub(super) async fn run(
-    RunTarget { engine, lines }: RunTarget<'_>,
+    RunTarget { engine, lines, same_name }: RunTarget<'_>,
     stage: &Stage,
     image: Option<&Digest>,
     step: &RunStep,
@@ -176,16 +193,20 @@ pub(super) async fn run(
     if let (Some(path), Some(file)) = (script, &step.script) {
         host.binds = Some(vec![format!("{}:{SCRIPTS}/{}:ro", path.display(), file.name)]);
     }
-    let config = Config {
-        cmd: Some(step.command.clone()),
-        env: Some(step.env.clone()),
-        // Neither the image's entry point nor its check is wanted.
-        entrypoint: Some(vec![String::new()]),
+    let mut config = Config {
+        // The image's check is not wanted.
         healthcheck: Some(Healthcheck { test: Some(vec!["NONE".to_owned()]), ..Healthcheck::default() }),
         image: image.map(Digest::to_string).unwrap_or_default(),
         on_build: None,
         ..stage.config.clone()
     };
+    if !step.command.is_empty() {
+        // Nor is its entry point.
+        (config.entrypoint, config.cmd) = (Some(vec![String::new()]), Some(step.command.clone()));
+    }
+    let mut env = if same_name { name_host(&mut config, &mut host) } else { Vec::new() };
+    env.extend(step.env.iter().cloned());
+    config.env = Some(env);
     let request = CreateRequest { config, host_config: Some(host), networking_config: None };
     let unrecorded = std::mem::take(&mut mounted.unrecorded);
     // With BuildKit a command writes to the image wherever a volume will be.
@@ -278,9 +299,11 @@ mod tests {
             ("host", RunNetwork::Host, Some("host")),
             ("host", RunNetwork::None, Some("none")),
         ] {
-            let found = network(build, wanted);
+            let found = network(build, wanted, false);
             assert_eq!(found.ok(), network_mode, "{build} {wanted:?}");
         }
-        assert_eq!(network("default", RunNetwork::Host).unwrap_err().to_string(), "network.host is not allowed");
+        assert_eq!(network("default", RunNetwork::Host, true).ok(), Some("host"));
+        assert_eq!(network("default", RunNetwork::Default, true).ok(), Some("default"));
+        assert_eq!(network("default", RunNetwork::Host, false).unwrap_err().to_string(), "network.host is not allowed");
     }
 }

@@ -92,6 +92,7 @@ pub(super) async fn build(
     };
     // What a Dockerfile makes of its variables takes as long as its author likes, within bounds.
     let planned = bridge::abandonable(move |abandoned| {
+        let mut is_text = true;
         let (mut context, files, local) = match input {
             OpenedInput::Archive(archive) => (receive::receive(&task, archive.0, &options.dockerfile)?, None, None),
             OpenedInput::Fetched(fetched) => (fetched.open(&options.dockerfile, abandoned)?, None, None),
@@ -100,6 +101,7 @@ pub(super) async fn build(
             }
             OpenedInput::Local(local) => {
                 let (context, files) = local.context.open(&task, &local.name, &local.text)?;
+                is_text = std::str::from_utf8(&local.text).is_ok();
                 let checking = checks::begin(&options, &local.text, &local.ignore, false)?;
                 (context, Some(files), Some((checking, local.login)))
             }
@@ -113,7 +115,10 @@ pub(super) async fn build(
         {
             receive::begin_with_kept(&mut context, name)?;
         }
-        let refused = builder::early::refused(&plan, context.dockerfile.escape);
+        if let Some(why) = builder::early::is_no_text(&plan).filter(|_| !is_text) {
+            return Err(why.into());
+        }
+        let refused = builder::early::refused(&plan, context.dockerfile.escape, checking.is_some());
         let lookup = Lookup::new(&task, &options, ask, named, told);
         Ok::<_, BuildError>((context, (files, checking), lookup, (plan, refused), arguments, options))
     });

@@ -27,6 +27,10 @@ pub(super) struct Source {
     pub(super) files: Vec<(String, String)>,
     /// Whether it is from the web, and not of the tree.
     pub(super) is_remote: bool,
+    /// Whether it is a directory.
+    pub(super) is_directory: bool,
+    /// How many of the directories above it are not copied where parents are.
+    pub(super) dropped: usize,
 }
 
 /// Why there are none. The sentences are dockerd's.
@@ -89,11 +93,13 @@ pub enum SourceError {
     },
 }
 
-/// What is copied, in order; `remote` is what comes from the web. Reads all of the rest, as long as somebody waits for it.
+/// What is copied, in order; `remote` is what comes from the web, and `may_be_none` whether patterns may fit nothing. Reads
+/// all of the rest, as long as somebody waits for it.
 pub(super) fn select(
     tree: &Tree,
     files: &Files,
     remote: Vec<Source>,
+    may_be_none: bool,
     abandoned: &Abandoned,
 ) -> Result<Vec<Source>, SourceError> {
     let (mut found, mut remote) = (Vec::new(), remote.into_iter());
@@ -106,6 +112,7 @@ pub(super) fn select(
             found.push(remote.next().ok_or(SourceError::Url)?);
             continue;
         }
+        let dropped = if files.parents { dropped(named) } else { 0 };
         let path = named.strip_prefix('/').unwrap_or(named);
         let path = path.strip_prefix("./").unwrap_or(path);
         if climbs(path) {
@@ -116,7 +123,7 @@ pub(super) fn select(
         let passes = path.split('/').any(|part| matches!(part, "." | "..")) && cleaned != "/";
         let path = if passes { &cleaned[1..] } else { path };
         if !has_wildcards(path) {
-            found.push(one(tree, path, files.from.is_empty(), abandoned)?);
+            found.push(one(tree, path, files.from.is_empty(), abandoned)?.below(dropped));
             continue;
         }
         let failed = |err: Errno| SourceError::Read { path: path.to_owned(), source: err.into() };
@@ -125,11 +132,11 @@ pub(super) fn select(
         for fit in tree.walk("", levels).map_err(failed)? {
             let fit = String::from_utf8_lossy(&fit);
             if glob_match(&pattern[1..], &fit) {
-                found.push(one(tree, &fit, files.from.is_empty(), abandoned)?);
+                found.push(one(tree, &fit, files.from.is_empty(), abandoned)?.below(dropped));
             }
         }
     }
-    if found.is_empty() && files.inline.is_empty() { Err(SourceError::None) } else { Ok(found) }
+    if found.is_empty() && files.inline.is_empty() && !may_be_none { Err(SourceError::None) } else { Ok(found) }
 }
 
 /// What the words of the history say of the files.
@@ -194,7 +201,24 @@ fn one(tree: &Tree, path: &str, context: bool, abandoned: &Abandoned) -> Result<
         files.push((path.to_owned(), sum.clone()));
         format!("file:{sum}")
     };
-    Ok(Source { path: path.to_owned(), sum, exact: exact.finish(), files, is_remote: false })
+    let (exact, is_directory) = (exact.finish(), found.is_directory());
+    Ok(Source { path: path.to_owned(), sum, exact, files, is_remote: false, is_directory, dropped: 0 })
+}
+
+impl Source {
+    /// The same with fewer parents.
+    fn below(self, dropped: usize) -> Source {
+        match dropped {
+            0 => self,
+            dropped => Source { exact: format!("{} below {dropped}", self.exact), dropped, ..self },
+        }
+    }
+}
+
+/// How many directories stand before the `/./` behind which parents are copied (dockerfile reference, "COPY --parents").
+fn dropped(named: &str) -> usize {
+    let above = named.split_once("/./").map_or("", |(above, _)| above);
+    engine_api::paths::clean(&format!("/{above}")).split('/').filter(|part| !part.is_empty()).count()
 }
 
 /// A hash of all that a copy depends on.
@@ -302,7 +326,7 @@ mod tests {
     #[test]
     fn what_is_named_is_found() {
         let (_directory, tree) = tree();
-        let paths = |sources: &[&str]| match select(&tree, &files(sources), Vec::new(), &Abandoned::default()) {
+        let paths = |sources: &[&str]| match select(&tree, &files(sources), Vec::new(), false, &Abandoned::default()) {
             Ok(found) => found.into_iter().map(|source| source.path).collect::<Vec<_>>().join(" "),
             Err(err) => err.to_string(),
         };
@@ -324,10 +348,38 @@ mod tests {
     }
 
     #[test]
+    fn parents_begin_behind_a_dot() {
+        for (named, wanted) in [
+            ("a/b/c", 0),
+            ("./a/b", 0),
+            ("/a/b", 0),
+            ("a/./b/c", 1),
+            ("./a/*/./b", 2),
+            ("/a//b/./c/./d", 2),
+            ("a/../b/./c", 1),
+            ("/./a", 0),
+        ] {
+            assert_eq!(dropped(named), wanted, "{named}");
+        }
+        let (_directory, tree) = tree();
+        let of = |named: &str| {
+            let files = Files { parents: true, ..files(&[named]) };
+            select(&tree, &files, Vec::new(), false, &Abandoned::default()).unwrap().remove(0)
+        };
+        let (whole, below) = (of("sub/deep/b"), of("sub/./deep/b"));
+        assert_eq!(
+            (whole.path.as_str(), whole.dropped, below.path.as_str(), below.dropped),
+            ("sub/deep/b", 0, "sub/deep/b", 1)
+        );
+        assert_ne!(whole.exact, below.exact);
+    }
+
+    #[test]
     fn sums_tell_what_is_in_a_file() {
         let (directory, tree) = tree();
-        let sum =
-            |path: &str| select(&tree, &files(&[path]), Vec::new(), &Abandoned::default()).unwrap()[0].sum.clone();
+        let sum = |path: &str| {
+            select(&tree, &files(&[path]), Vec::new(), false, &Abandoned::default()).unwrap()[0].sum.clone()
+        };
         let (file, link, all) = (sum("file.txt"), sum("link"), sum("sub"));
         assert!(file.starts_with("file:") && all.starts_with("dir:"));
         // A link is what it leads to.
@@ -345,7 +397,7 @@ mod tests {
         symlink("a", root.join("one")).unwrap();
         symlink("deep/b", root.join("two")).unwrap();
         fs::write(root.join(odd(1)), "odd").unwrap();
-        let of = || select(&tree, &files(&["sub"]), Vec::new(), &Abandoned::default()).unwrap().remove(0);
+        let of = || select(&tree, &files(&["sub"]), Vec::new(), false, &Abandoned::default()).unwrap().remove(0);
         let before = of();
         assert_eq!(before, of());
         change(&root);
@@ -392,8 +444,9 @@ mod tests {
     fn a_file_is_copied_as_it_is_named() {
         let (directory, tree) = tree();
         symlink("sub/a", directory.path().join("another")).unwrap();
-        let exact =
-            |path: &str| select(&tree, &files(&[path]), Vec::new(), &Abandoned::default()).unwrap().remove(0).exact;
+        let exact = |path: &str| {
+            select(&tree, &files(&[path]), Vec::new(), false, &Abandoned::default()).unwrap().remove(0).exact
+        };
         assert_ne!(exact("link"), exact("another"));
         assert_eq!(exact("link"), exact("link"));
     }

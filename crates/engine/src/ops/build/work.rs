@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use image::ImageRecord;
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
 use snapshot::{ChainId, SnapshotKey, Stubs};
 use tracing::debug;
@@ -48,6 +48,22 @@ pub(super) struct Work {
     engine: Engine,
     pub(super) key: SnapshotKey,
     root: Option<OwnedFd>,
+    /// Whether there are layers below.
+    pub(super) has_layers: bool,
+}
+
+/// How directories are made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NewDirectories {
+    pub(super) owner: (u32, u32),
+    pub(super) mode: u32,
+}
+
+impl NewDirectories {
+    /// Those of which nobody says more.
+    pub(super) fn of(owner: (u32, u32)) -> NewDirectories {
+        NewDirectories { owner, mode: DIRECTORY_MODE }
+    }
 }
 
 impl Work {
@@ -56,7 +72,7 @@ impl Work {
         let key: SnapshotKey = stdx::id::random_hex::<32>().parse().expect("64 hex digits are a key");
         let chain = image.map(|image| image.chain.clone()).unwrap_or_default();
         let mounts = engine.images.snapshots().prepare(&key, &chain)?;
-        let mut work = Work { engine: engine.clone(), key, root: None };
+        let mut work = Work { engine: engine.clone(), key, root: None, has_layers: !chain.is_empty() };
         work.root = Some(mount_detached(&mounts).map_err(WorkError::Mount)?);
         Ok(work)
     }
@@ -66,12 +82,20 @@ impl Work {
     }
 
     /// Makes a directory and those above it, where they are missing.
-    pub(super) fn make_directories(&self, path: &str, owner: (u32, u32)) -> Result<(), WorkError> {
+    pub(super) fn make_directories(&self, path: &str, new: NewDirectories) -> Result<(), WorkError> {
         let failed = |err: Errno| WorkError::Directory { path: path.to_owned(), source: err.into() };
-        self.directories_of(path, owner, LINKS_MAX).map_err(failed)
+        self.directories_of(path, new, LINKS_MAX).map_err(failed)
     }
 
-    fn directories_of(&self, path: &str, owner: (u32, u32), links: usize) -> Result<(), Errno> {
+    /// Gives a directory the time of another one.
+    pub(super) fn set_time(&self, path: &str, time: Timespec) -> Result<(), WorkError> {
+        let failed = |err: Errno| WorkError::Directory { path: path.to_owned(), source: err.into() };
+        let times = Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification: time };
+        let opened = tree::open(self.root(), path, OFlags::RDONLY | OFlags::DIRECTORY);
+        opened.and_then(|place| rustix::fs::futimens(&place, &times)).map_err(failed)
+    }
+
+    fn directories_of(&self, path: &str, new: NewDirectories, links: usize) -> Result<(), Errno> {
         let mut above = String::new();
         for part in path.split('/').filter(|part| !part.is_empty()) {
             let whole = format!("{above}/{part}");
@@ -80,8 +104,8 @@ impl Work {
                 // A link may lead to where nothing is yet: that is made, too.
                 Err(Errno::NOENT) => match self.target(&above, part) {
                     Some(_) if links == 0 => return Err(Errno::LOOP),
-                    Some(target) => self.directories_of(&target, owner, links - 1)?,
-                    None => self.make(&above, part, owner)?,
+                    Some(target) => self.directories_of(&target, new, links - 1)?,
+                    None => self.make(&above, part, new)?,
                 },
                 Err(err) => return Err(err),
             }
@@ -116,11 +140,11 @@ impl Work {
         Some(if target.starts_with('/') { target } else { format!("{above}/{target}") })
     }
 
-    fn make(&self, above: &str, name: &str, (uid, gid): (u32, u32)) -> Result<(), Errno> {
+    fn make(&self, above: &str, name: &str, new: NewDirectories) -> Result<(), Errno> {
         let parent = tree::open(self.root(), above, OFlags::RDONLY | OFlags::DIRECTORY)?;
-        let mode = Mode::from_raw_mode(DIRECTORY_MODE);
+        let mode = Mode::from_raw_mode(new.mode);
         rustix::fs::mkdirat(&parent, name, mode)?;
-        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        let (uid, gid) = (Uid::from_raw(new.owner.0), Gid::from_raw(new.owner.1));
         rustix::fs::chownat(&parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
         // Whatever our umask is.
         let made = tree::open(self.root(), &*format!("{above}/{name}"), OFlags::RDONLY | OFlags::DIRECTORY)?;

@@ -13,6 +13,7 @@ fn step(place: &str, parent: &str, text: &str, arguments: &[&str], paths: &[(&st
         files,
         files_sum,
         options: Vec::new(),
+        of: Origin::new(&["app:1".to_owned()], ["RUN x"].into_iter()),
     }
 }
 
@@ -52,6 +53,28 @@ fn the_nearest_step_is_compared() {
     ];
     assert_eq!(told(&own, &all), "arguments changed: A: \"4\" -> \"1\"");
     assert_eq!(told(&own, &[]), "nothing like it was built here");
+}
+
+#[test]
+fn only_steps_of_the_same_dockerfile_are_compared() {
+    let of = |names: &[&str], instructions: &[&'static str]| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let of = Origin::new(&names, instructions.iter().copied());
+        Ingredients { of, ..step("0 1", "sha256:1", instructions[0], &[], &[]) }
+    };
+    let own = of(&["app:2"], &["ARG A=1", "RUN a", "RUN b"]);
+    let changed = "its words changed from \"ARG N=60\" to \"ARG A=1\"";
+    let never = "nothing like it was built here";
+    for (other, wanted) in [
+        (of(&["app:1", "x"], &["ARG N=60"]), changed),
+        (of(&["other"], &["ARG N=60", "RUN a", "RUN b"]), never),
+        (of(&[], &["ARG N=60", "RUN a", "RUN b"]), changed),
+        (of(&[], &["ARG N=60", "RUN a", "RUN c"]), never),
+        (of(&[], &["ARG N=60"]), never),
+        (Ingredients { of: Origin::default(), ..of(&[], &["ARG N=60"]) }, never),
+    ] {
+        assert_eq!(told(&own, std::slice::from_ref(&other)), wanted, "{other:?}");
+    }
 }
 
 #[test]

@@ -26,7 +26,8 @@ impl StageSolver {
     pub(super) async fn run(&mut self, step: Step, run: RunStep) -> Result<(), BuildError> {
         let common = self.common.clone();
         let mut host = common.options.host.clone();
-        host.network_mode = run::network(&host.network_mode, run.network)?.to_owned();
+        host.network_mode =
+            run::network(&host.network_mode, run.network, common.options.allows_host_network)?.to_owned();
         let whose = self.whose(&run.mounts).await?;
         let begun = common.begin_step().await;
         let seen = see(&run.mounts, whose).await?;
@@ -40,6 +41,8 @@ impl StageSolver {
             more.push("volumes=written".to_owned());
             facts.is_told_whole = false;
         }
+        // What may have a random name in it is nothing for who wants the same image each time.
+        more.extend((common.same_name() && !common.buildkit).then(|| "name=same".to_owned()));
         let step = self.keyed(step.words, &more, facts);
         if self.known(&step).await {
             return Ok(());
@@ -56,7 +59,8 @@ impl StageSolver {
         let _begun = common.begin_step().await;
         let ready = self.ready(&run, seen, leases, carried).await?;
         let (made, secrets) = (self.made(&ready).await?, ready.secrets.clone());
-        let target = RunTarget { engine: &common.engine, lines: &self.lines };
+        let same_name = common.same_name();
+        let target = RunTarget { engine: &common.engine, lines: &self.lines, same_name };
         let ran = run::run(target, &self.stage, self.image.as_ref(), &run, host, script, ready).await;
         let (running, ended) = ran?;
         // What it was mounted is not there any more: nobody could start it again.

@@ -15,6 +15,7 @@ use super::super::asks::Client;
 use super::super::cache_options::CacheMounts;
 use super::super::caches::Wish;
 use super::super::carried::Noted;
+use super::super::explain::Origin;
 use super::super::exports::Done;
 use super::super::graph::{StageBase, StageGraph};
 use super::super::imports::Imports;
@@ -52,6 +53,8 @@ pub(super) struct Common {
     merged: Mutex<Arguments>,
     /// Whether it is built as BuildKit does, where dockerd's classic builder does something else.
     pub(super) buildkit: bool,
+    /// By what its Dockerfile is known again.
+    pub(super) origin: Origin,
     inherited: Mutex<Inherited>,
     /// Caches of commands with which the build has begun anew.
     pub(super) renewed: Mutex<caches::Renewed>,
@@ -105,11 +108,18 @@ pub(super) struct Beginning {
 }
 
 impl Common {
+    /// Whether commands see a host name that is the same in every build.
+    pub(super) fn same_name(&self) -> bool {
+        self.buildkit || self.options.reproduce.is_some()
+    }
+
     pub(super) fn new(beginning: Beginning) -> Common {
         let Beginning { engine, options, context, client, lookup, lines, plan, arguments, imports, buildkit } =
             beginning;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let instructions = plan.stages.iter().flat_map(|stage| &stage.instructions);
         Common {
+            origin: Origin::new(&options.names, instructions.map(|instruction| instruction.original.as_str())),
             graph: StageGraph::new(&plan, context.dockerfile.arguments.len()),
             context: Arc::new(context),
             renewed: Mutex::new(HashSet::new()),

@@ -26,10 +26,11 @@ impl StageSolver {
                 remotes = self.remotes(&files, fetches, remotes).await.map_err(failed)?;
             }
             let (context, wanted, from) = (common.context.clone(), files.clone(), from.clone());
+            let buildkit = common.buildkit;
             let remote = remotes.iter().map(Remote::source).collect();
             let (from, found) = bridge::abandonable(move |abandoned| {
                 let tree = from.as_ref().map_or(&context.tree, |from| &from.tree);
-                let found = sources::select(tree, &wanted, remote, abandoned);
+                let found = sources::select(tree, &wanted, remote, buildkit, abandoned);
                 (from, found)
             })
             .await;
@@ -106,13 +107,18 @@ fn is_name_alone(chown: &str) -> bool {
 
 /// What else a copy depends on.
 fn copy_key(found: &[Source], files: &Files, buildkit: bool) -> Vec<String> {
-    [copy_options(files, buildkit), exacts(found)].concat()
+    let mut key = [copy_options(files, buildkit), exacts(found)].concat();
+    // Where a directory goes gets its time.
+    key.extend((buildkit && found.iter().any(|source| source.is_directory)).then(|| "times=directories'".to_owned()));
+    key
 }
 
 fn copy_options(files: &Files, buildkit: bool) -> Vec<String> {
     let options = format!("{:?} {} {:?}", files.exclude, files.parents, files.unpack);
     // Files of an image keep their owners.
     let mut all = vec![files.chmod.clone(), options, format!("from={}", !files.from.is_empty())];
+    // Directories on the way get the mode, too.
+    all.extend((buildkit && !files.chmod.is_empty()).then(|| "mode=directories'".to_owned()));
     // His own group is another one than the one of his name.
     all.extend((buildkit && is_name_alone(&files.chown)).then(|| "group=user's".to_owned()));
     all

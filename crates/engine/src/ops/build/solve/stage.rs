@@ -22,7 +22,7 @@ use super::super::imports::Sought;
 use super::super::lines::Lines;
 use super::super::named::BaseWords;
 use super::super::turns::Turns;
-use super::super::work::{ImageTree, NO_STUBS, Work};
+use super::super::work::{ImageTree, NO_STUBS, NewDirectories, Work};
 use super::super::{BuildError, BuildLine, BuildOptions, PartEvent, cache, full_name, history, mounts};
 use super::common::{Common, StageImage};
 use super::{announce_step, check_platform, platform, short, wanted_platform};
@@ -264,6 +264,7 @@ impl StageSolver {
             files: explain::files(facts.files),
             files_sum: explain::sum_of(&facts.exact),
             options: facts.options.iter().map(|option| explain::sum_of(option)).collect(),
+            of: self.common.origin.clone(),
         };
         Keyed { key, words, is_told_whole: facts.is_told_whole, made_of }
     }
@@ -340,7 +341,8 @@ impl StageSolver {
         self.record(step, move |engine, parent, _| {
             let Some(path) = path else { return Ok(None) };
             let work = Work::above(engine, parent)?;
-            work.make_directories(&path, user.map_or((0, 0), |user| owner_of_user(&work, &user)))?;
+            let owner = user.map_or((0, 0), |user| owner_of_user(&work, &user));
+            work.make_directories(&path, NewDirectories::of(owner))?;
             Ok(Some(work))
         })
         .await

@@ -10,7 +10,7 @@ use buildkit_api::messages::Stat;
 use buildkit_api::modes::{self, permissions};
 use buildkit_api::session::Session;
 use buildkit_api::status::Status;
-use engine::ops::build::{ContextFiles, ContextName, Needed, SentFiles};
+use engine::ops::build::{ContextFiles, ContextName, FileSum, Needed, SentFiles};
 use hyper::body::Bytes;
 
 use super::build::Build;
@@ -238,6 +238,8 @@ pub(super) struct Archive {
     upload: Upload,
     /// What need not come.
     before: Option<Arc<ContextFiles>>,
+    /// The file whose bytes come, and its sum so far, where that is kept.
+    summing: Option<(String, FileSum)>,
 }
 
 /// What was written and not sent yet.
@@ -258,7 +260,7 @@ impl Write for Buffer {
 impl Archive {
     pub(super) fn new(upload: Upload) -> Archive {
         let written = Buffer::default();
-        Archive { tar: TarWriter::new(written.clone()), written, upload, before: None }
+        Archive { tar: TarWriter::new(written.clone()), written, upload, before: None, summing: None }
     }
 
     /// One that is read while it is written; `before` is what need not come.
@@ -291,8 +293,16 @@ impl Archive {
         self.upload.fail(message).await;
     }
 
-    pub(super) async fn end(self) {
-        let Archive { tar, written, upload, before } = self;
+    /// Keeps the sum of the last file, all of which has come.
+    fn note_last(&mut self) {
+        if let (Some((path, sum)), Some(before)) = (self.summing.take(), &self.before) {
+            before.note(path, sum.finish());
+        }
+    }
+
+    pub(super) async fn end(mut self) {
+        self.note_last();
+        let Archive { tar, written, upload, before, .. } = self;
         // Who unpacks has them alone from now on.
         drop(before);
         if let Err(err) = tar.finish() {
@@ -315,10 +325,15 @@ impl Sink for Archive {
     async fn entry(&mut self, stat: &Stat) -> bool {
         // A socket is nothing without who listens.
         let Some(entry) = entry(stat) else { return true };
+        self.note_last();
+        if self.before.is_some() {
+            self.summing = FileSum::of(&entry).map(|sum| (stat.path.clone(), sum));
+        }
         self.tar.begin(&entry).is_ok() && self.pass_on(PIECE_BYTES).await
     }
 
     async fn data(&mut self, bytes: Bytes) -> bool {
+        self.summing.iter_mut().for_each(|(_, sum)| sum.add(&bytes));
         self.tar.data(&bytes).is_ok() && self.pass_on(PIECE_BYTES).await
     }
 }

@@ -103,10 +103,12 @@ pub use remote_context::{
     shown_context, shown_repository,
 };
 pub(crate) use run::{left_over, remove_left_over};
+pub(crate) use sources::SeenSources;
 pub use sources::SourceError;
 pub use space::Limits;
 pub(crate) use space::{Space, SpaceKind, all as all_space, goes, remove as remove_space};
 pub use transfer::TransferError;
+pub use tree::FileSum;
 pub use work::WorkError;
 
 /// How many lines may wait for a client. Who reads none holds the build up, whatever the number; some spare it and the build

@@ -80,6 +80,8 @@ struct State {
     is_new: bool,
     /// What is in regular files, as [`tree::Tree::sum`] says it.
     sums: HashMap<String, String>,
+    /// The same of what is coming.
+    coming: HashMap<String, String>,
 }
 
 impl State {
@@ -209,6 +211,12 @@ impl ContextFiles {
         let path = |entry: &Entry| String::from_utf8_lossy(&entry.path).into_owned();
         let new: BTreeMap<String, StatFacts> =
             told.iter().flatten().map(|entry| (path(entry), StatFacts::of(entry))).collect();
+        state.coming.clear();
+        // What is written through a link would be in a file that is told as another one.
+        let leads_on = |path: &str| new.get(path).is_some_and(|facts| facts.kind != 'd');
+        if new.keys().any(|path| path.match_indices('/').any(|(at, _)| leads_on(&path[..at]))) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a file is told to be in what is no directory"));
+        }
         if let Err(err) = remove_gone(&self.directory, &state.known, &new) {
             debug!(%err, "what a client sent is not changed but sent again");
             empty(&self.directory)?;
@@ -232,9 +240,21 @@ impl ContextFiles {
         Ok(comes)
     }
 
+    /// What is in a file that is coming, by its path.
+    pub fn note(&self, path: String, sum: String) {
+        lock(&self.state).coming.insert(path, sum);
+    }
+
     /// All has come that had to.
     pub(super) fn are_whole(&self) {
-        lock(&self.state).is_whole = true;
+        let mut state = lock(&self.state);
+        let coming = std::mem::take(&mut state.coming);
+        let State { known, sums, is_new, .. } = &mut *state;
+        for (path, sum) in coming.into_iter().filter(|(path, _)| known.get(path).is_some_and(|facts| facts.kind == 'f'))
+        {
+            *is_new |= sums.insert(path, sum).is_none();
+        }
+        state.is_whole = true;
     }
 
     /// What is known of a regular file without looking at it.

@@ -1,6 +1,8 @@
 //! Which files a `COPY` or an `ADD` means.
 
+use std::collections::VecDeque;
 use std::io;
+use std::sync::Mutex;
 
 use bridge::Abandoned;
 use dockerfile::{Files, GitAddress, GitAddressError, glob_match};
@@ -13,6 +15,7 @@ use super::explain::FILES_MAX;
 use super::git::GitError;
 use super::kept_context::KnownFile;
 use super::tree::{Looked, Tree, hex};
+use crate::sync::lock;
 
 /// Something that is copied.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,7 +167,43 @@ pub(super) fn exact(tree: &Tree, path: &str, context: bool, abandoned: &Abandone
     one(tree, path, context, abandoned).map(|source| source.exact)
 }
 
+/// How many sources of images are remembered: some hundred kilobytes each at most.
+const SEEN_MAX: usize = 16;
+
+/// What was read of images, which do not change: by their topmost layer and the source's name, the last one last.
+#[derive(Debug, Default)]
+pub(crate) struct SeenSources(Mutex<VecDeque<(String, String, Source)>>);
+
+impl SeenSources {
+    fn find(&self, layer: &str, path: &str) -> Option<Source> {
+        let mut all = lock(&self.0);
+        let at = all.iter().position(|(of, named, _)| of == layer && named == path)?;
+        let found = all.remove(at)?;
+        let source = found.2.clone();
+        all.push_back(found);
+        Some(source)
+    }
+
+    fn add(&self, layer: &str, source: &Source) {
+        let mut all = lock(&self.0);
+        if all.len() == SEEN_MAX {
+            all.pop_front();
+        }
+        all.push_back((layer.to_owned(), source.path.clone(), source.clone()));
+    }
+}
+
 fn one(tree: &Tree, path: &str, context: bool, abandoned: &Abandoned) -> Result<Source, SourceError> {
+    let Some((seen, layer)) = tree.seen() else { return read(tree, path, context, abandoned) };
+    if let Some(known) = seen.find(layer, path) {
+        return Ok(known);
+    }
+    let source = read(tree, path, context, abandoned)?;
+    seen.add(layer, &source);
+    Ok(source)
+}
+
+fn read(tree: &Tree, path: &str, context: bool, abandoned: &Abandoned) -> Result<Source, SourceError> {
     let failed = |source: io::Error| SourceError::Read { path: path.to_owned(), source };
     let found = match tree.find(path) {
         Err(Errno::NOENT | Errno::NOTDIR) if context => return Err(SourceError::NotInContext(path.to_owned())),

@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
+use archive::{Entry, Kind};
 use bridge::Abandoned;
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
@@ -15,6 +16,7 @@ use sys::open::openat2;
 use tracing::debug;
 
 use super::kept_context::{ContextFiles, KnownFile};
+use super::sources::SeenSources;
 
 /// How much of a file is read at once. Nothing but speed depends on it: less makes more system calls, more only takes memory.
 const PIECE_BYTES: usize = 256 * 1024;
@@ -30,6 +32,8 @@ pub(super) struct Tree {
     place: Vec<u8>,
     /// Who knows what is in files that have not changed.
     files: Option<Arc<ContextFiles>>,
+    /// Of an image's: what was read of others, and its topmost layer.
+    seen: Option<(Arc<SeenSources>, String)>,
 }
 
 /// Something in a tree.
@@ -59,12 +63,22 @@ impl Found {
 impl Tree {
     pub(super) fn new(root: OwnedFd) -> io::Result<Tree> {
         let place = told(&root)?;
-        Ok(Tree { root, place, files: None })
+        Ok(Tree { root, place, files: None, seen: None })
     }
 
     /// The same where something is known of its files.
     pub(super) fn of(self, files: Arc<ContextFiles>) -> Tree {
         Tree { files: Some(files), ..self }
+    }
+
+    /// The same of an image whose topmost layer is that, and of which something may have been read.
+    pub(super) fn of_layer(self, seen: Arc<SeenSources>, layer: String) -> Tree {
+        Tree { seen: Some((seen, layer)), ..self }
+    }
+
+    /// What was read of images, and the topmost layer of this one.
+    pub(super) fn seen(&self) -> Option<(&SeenSources, &str)> {
+        self.seen.as_ref().map(|(seen, layer)| (&**seen, layer.as_str()))
     }
 
     /// What is known of a regular file, itself and not one that a link leads to, without looking at it.
@@ -212,6 +226,38 @@ impl Tree {
     }
 }
 
+/// The sum of a regular file while its bytes come: what [`Tree::sum`] says of it later.
+#[derive(Debug)]
+pub struct FileSum(Sha256);
+
+impl FileSum {
+    /// Of an entry of a context, by its path from the top; nothing of what is no plain file.
+    pub fn of(entry: &Entry) -> Option<FileSum> {
+        let path = std::str::from_utf8(&entry.path).ok()?;
+        let is_plain = entry.kind == Kind::File && entry.xattrs.is_empty() && entry.segments.is_none();
+        let mut hash = Sha256::new();
+        hash.update(told_of(path, entry.mode & 0o7777, (entry.uid, entry.gid), entry.size, '0', (0, 0)));
+        is_plain.then_some(FileSum(hash))
+    }
+
+    /// The next bytes.
+    pub fn add(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The sum, behind the last byte.
+    pub fn finish(self) -> String {
+        hex(self.0)
+    }
+}
+
+/// What a sum says of a file besides its bytes.
+fn told_of(path: &str, mode: u32, (uid, gid): (u32, u32), size: u64, flag: char, (major, minor): (u32, u32)) -> String {
+    format!(
+        "name{path}mode{mode}uid{uid}gid{gid}size{size}typeflag{flag}linknameunamegnamedevmajor{major}devminor{minor}"
+    )
+}
+
 fn header(hash: &mut Sha256, found: &Found, kind: FileType) {
     let stat = &found.stat;
     let slash = if kind == FileType::Directory { "/" } else { "" };
@@ -229,13 +275,8 @@ fn header(hash: &mut Sha256, found: &Found, kind: FileType) {
         }
         _ => (0, 0),
     };
-    hash.update(format!(
-        "name{}{slash}mode{}uid{}gid{}size{size}typeflag{flag}linknameunamegnamedevmajor{major}devminor{minor}",
-        found.path,
-        stat.st_mode & 0o7777,
-        stat.st_uid,
-        stat.st_gid
-    ));
+    let (path, size) = (format!("{}{slash}", found.path), u64::try_from(size).unwrap_or_default());
+    hash.update(told_of(&path, stat.st_mode & 0o7777, (stat.st_uid, stat.st_gid), size, flag, (major, minor)));
     if kind != FileType::RegularFile {
         return;
     }

@@ -192,5 +192,10 @@ impl ImageTree {
 pub(super) fn tree_of(engine: &Engine, image: &ImageRecord) -> Result<ImageTree, WorkError> {
     let mut held = Work::above(engine, Some(image))?;
     let root = held.root.take().expect("it has just been mounted");
-    Ok(ImageTree { tree: Tree::new(root).map_err(WorkError::Mount)?, chain: image.chain.clone(), held: Some(held) })
+    let tree = Tree::new(root).map_err(WorkError::Mount)?;
+    let tree = match image.chain.last() {
+        Some(top) => tree.of_layer(engine.seen_sources.clone(), top.to_string()),
+        None => tree,
+    };
+    Ok(ImageTree { tree, chain: image.chain.clone(), held: Some(held) })
 }

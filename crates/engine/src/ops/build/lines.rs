@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use dockerfile::Instruction;
 use tokio::sync::mpsc;
 
 use super::turns::Turns;
@@ -19,6 +20,8 @@ pub(super) struct Lines {
     part: AtomicUsize,
     /// The line of the Dockerfile; 0 for none.
     line: AtomicUsize,
+    /// The last one of the instruction; 0 if only where it begins is known.
+    end: AtomicUsize,
 }
 
 #[derive(Clone, Debug)]
@@ -31,7 +34,7 @@ enum To {
 impl Lines {
     /// Those of a whole build.
     pub(super) fn new(sender: mpsc::Sender<BuildLine>, is_graph: bool) -> Lines {
-        Lines { to: To::Client(sender), is_graph, parts: Arc::default(), part: 0.into(), line: 0.into() }
+        Lines { to: To::Client(sender), is_graph, parts: Arc::default(), part: 0.into(), line: 0.into(), end: 0.into() }
     }
 
     /// Those of a stage, which goes on beside others: lines wait for their turn.
@@ -45,7 +48,7 @@ impl Lines {
     /// Those of something of a graph that goes on beside others. Who reads it keeps them apart.
     pub(super) fn beside(&self) -> Lines {
         let (to, parts) = (self.to.clone(), self.parts.clone());
-        Lines { to, is_graph: self.is_graph, parts, part: 0.into(), line: 0.into() }
+        Lines { to, is_graph: self.is_graph, parts, part: 0.into(), line: 0.into(), end: 0.into() }
     }
 
     pub(super) async fn tell(&self, line: BuildLine) {
@@ -117,13 +120,21 @@ impl Lines {
     /// Notes which line of the Dockerfile comes next.
     pub(super) fn at(&self, line: usize) {
         self.line.store(line, Ordering::Relaxed);
+        self.end.store(0, Ordering::Relaxed);
+    }
+
+    /// Says which instruction is next.
+    pub(super) fn at_instruction(&self, instruction: &Instruction) {
+        self.line.store(instruction.line, Ordering::Relaxed);
+        self.end.store(instruction.end, Ordering::Relaxed);
     }
 
     /// Tells where something has failed.
     pub(super) async fn failed(&self) {
         let (line, part) = (self.line.load(Ordering::Relaxed), self.part.load(Ordering::Relaxed));
         if self.is_graph {
-            self.tell(BuildLine::Failed { line, part: Some(part).filter(|part| *part > 0) }).await;
+            let end = self.end.load(Ordering::Relaxed);
+            self.tell(BuildLine::Failed { line, end, part: Some(part).filter(|part| *part > 0) }).await;
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::ops::build::run::{self, Running, Whose};
 use crate::ops::build::work::tree_of;
 use crate::ops::build::{BuildError, BuildLine, cache, caches, client_files, leaks};
 use crate::ops::create::snapshot_key;
+use crate::ops::start::StartError;
 use crate::ops::{commit, image_budget};
 
 impl StageSolver {
@@ -59,8 +60,7 @@ impl StageSolver {
         let force = common.options.force_remove || !run.mounts.is_empty();
         if !matches!(ended, Ok(0)) {
             self.leave(running, force).await;
-            let code = ended.map_err(BuildError::Start)?;
-            return Err(BuildError::NonZero { command: run.command.join(" "), code });
+            return Err(failed(run.command.join(" "), ended));
         }
         if let Some(leak) = self.leak(&running, &made, secrets).await? {
             running.remove(&self.lines).await;
@@ -181,6 +181,14 @@ fn facts(step: &Step, run: &RunStep, seen: &[Seen]) -> Facts {
     let options = [format!("{:?}", run.network)].into_iter().chain(run.mounts.iter().map(mounts::wanted)).collect();
     let is_told_whole = run.mounts.is_empty() && run.script.is_none() && run.network == RunNetwork::Default;
     Facts { does, arguments, exact: format!("{files:?}"), files, options, is_told_whole }
+}
+
+/// Why a command that did not end well failed the build.
+fn failed(command: String, ended: Result<i64, StartError>) -> BuildError {
+    match ended {
+        Ok(code) => BuildError::NonZero { command, code },
+        Err(why) => BuildError::Start { command, why },
+    }
 }
 
 /// Looks at what mounts show.

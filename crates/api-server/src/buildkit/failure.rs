@@ -19,11 +19,16 @@ pub(super) struct Place {
     pub(super) text: Vec<u8>,
     /// The line from 1; 0 for none.
     pub(super) line: usize,
+    /// The last line of the instruction there; 0 if that is not known.
+    pub(super) end: usize,
 }
 
 impl Place {
     /// The lines of the instruction that begins at a line, as a detail of a failure.
     fn source(&self, line: usize) -> Option<SourceError> {
+        if line == self.line && line > 0 && self.end >= line {
+            return Some(SourceError { name: self.name.clone(), text: self.text.clone(), lines: (line, self.end) });
+        }
         let text = String::from_utf8_lossy(&self.text);
         let behind = text.lines().skip(line.checked_sub(1)?);
         // A line that goes on ends in a continuation; what else it may end in is not ours to find out again.
@@ -73,6 +78,9 @@ pub(super) fn sentence(err: &BuildError) -> String {
         BuildError::NonZero { command, code } => {
             format!("process {} did not complete successfully: exit code: {code}", build::quoted(command))
         }
+        BuildError::Start { command, why } => {
+            format!("process {} did not complete successfully: {}", build::quoted(command), errdefs::chain(why))
+        }
         BuildError::Context(ContextError::Syntax { why, .. }) => errdefs::chain(why),
         BuildError::Context(ContextError::Empty(_)) => "the Dockerfile cannot be empty".to_owned(),
         BuildError::Source { source: BuildSource::NotInContext(path), .. } => {
@@ -116,9 +124,11 @@ mod tests {
 
     #[test]
     fn the_lines_of_an_instruction_are_told() {
-        let place = Place { name: "D".to_owned(), text: b"FROM a\nRUN b \\\n  c\nRUN d\n".to_vec(), line: 0 };
+        let place = Place { name: "D".to_owned(), text: b"FROM a\nRUN b \\\n  c\nRUN d\n".to_vec(), line: 0, end: 0 };
         let lines = |line| place.source(line).map(|source| source.lines);
         assert_eq!([lines(0), lines(1), lines(2), lines(4)], [None, Some((1, 1)), Some((2, 3)), Some((4, 4))]);
+        let heredoc = Place { line: 2, end: 5, ..place.clone() };
+        assert_eq!(heredoc.source(2).map(|source| source.lines), Some((2, 5)));
     }
 
     #[test]

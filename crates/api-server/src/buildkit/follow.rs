@@ -47,8 +47,8 @@ pub(super) async fn follow(
     let mut followed = Followed::default();
     while let Some(line) = building.next().await {
         match line {
-            Ok(BuildLine::Failed { line, part }) => {
-                place.line = line;
+            Ok(BuildLine::Failed { line, end, part }) => {
+                (place.line, place.end) = (line, end);
                 parts.failed = part;
             }
             Ok(BuildLine::Part { number, event: PartEvent::Begun { name, after } }) => {

@@ -45,7 +45,7 @@ pub(super) struct Definition {
 impl Definition {
     /// It as where failures are, before any of it was done.
     pub(super) fn place(&self) -> Place {
-        Place { name: self.name.clone(), text: self.text.clone(), line: 0 }
+        Place { name: self.name.clone(), text: self.text.clone(), line: 0, end: 0 }
     }
 }
 

@@ -736,15 +736,17 @@ pub static COMMANDS: &[Command] = &[
     command(&["network prune"], "[OPTIONS]", "Remove networks that no container has", Verb::PruneNetworks)
         .flags(&[&[PRUNE_FILTER, FORCE]]),
     build::BUILD,
-    command(&["builder prune", "buildx prune"], "", "Remove what builds have cached", Verb::PruneCaches).flags(&[&[
-        Flag::bool("all", "All of it, not only what nothing refers to").short('a'),
-        PRUNE_FILTER,
-        FORCE,
-        Flag::value("keep-storage", Kind::Bytes, "bytes", "Leave so much of it").default("0"),
-        Flag::value("reserved-space", Kind::Bytes, "bytes", "The same").default("0"),
-        Flag::value("max-used-space", Kind::Bytes, "bytes", "Remove what is more than that").default("0"),
-        Flag::value("min-free-space", Kind::Bytes, "bytes", "Remove until so much is free on the disk").default("0"),
-    ]]),
+    command(&["builder prune", "buildx prune"], "[OPTIONS]", "Remove what builds have cached", Verb::PruneCaches)
+        .flags(&[&[
+            Flag::bool("all", "All of it, not only what nothing refers to").short('a'),
+            PRUNE_FILTER,
+            FORCE,
+            Flag::value("keep-storage", Kind::Bytes, "bytes", "Leave so much of it").default("0"),
+            Flag::value("reserved-space", Kind::Bytes, "bytes", "The same").default("0"),
+            Flag::value("max-used-space", Kind::Bytes, "bytes", "Remove what is more than that").default("0"),
+            Flag::value("min-free-space", Kind::Bytes, "bytes", "Remove until so much is free on the disk")
+                .default("0"),
+        ]]),
     command(&["system df"], "[OPTIONS]", "Show what everything takes on disk", Verb::DiskUsage)
         .flags(&[&[FORMAT, Flag::bool("verbose", "Thing by thing").short('v')]]),
     command(&["system prune"], "[OPTIONS]", "Remove everything that nothing needs", Verb::PruneAll).flags(&[&[

@@ -200,6 +200,8 @@ pub enum BuildLine {
     Failed {
         /// The line of the Dockerfile, from 1; 0 for none.
         line: usize,
+        /// The last one of the instruction, with its heredocs; 0 if that is not known.
+        end: usize,
         /// The part, if one was going on there.
         part: Option<usize>,
     },
@@ -348,9 +350,14 @@ pub enum BuildError {
     /// Its end cannot be waited for.
     #[error(transparent)]
     Wait(WaitError),
-    /// It cannot be started.
-    #[error(transparent)]
-    Start(StartError),
+    /// A command cannot be started.
+    #[error("{}", errdefs::chain(.why))]
+    Start {
+        /// The command.
+        command: String,
+        /// Why.
+        why: StartError,
+    },
     /// A command asks for the host's network, which the build has not. BuildKit's sentence.
     #[error("network.host is not allowed")]
     HostNetwork,

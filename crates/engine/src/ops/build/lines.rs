@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use dockerfile::Instruction;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::SendTimeoutError;
 
@@ -26,6 +27,8 @@ pub(super) struct Lines {
     part: AtomicUsize,
     /// The line of the Dockerfile; 0 for none.
     line: AtomicUsize,
+    /// The last one of the instruction; 0 if only where it begins is known.
+    end: AtomicUsize,
     held: Mutex<Held>,
     /// How long a reader may stop while others wait for what is held.
     reader_waited: Duration,
@@ -62,6 +65,7 @@ impl Lines {
             parts: Arc::default(),
             part: 0.into(),
             line: 0.into(),
+            end: 0.into(),
             held: Mutex::default(),
             reader_waited: READER_WAITED,
         }
@@ -84,6 +88,7 @@ impl Lines {
             parts,
             part: 0.into(),
             line: 0.into(),
+            end: 0.into(),
             held: Mutex::default(),
             reader_waited: self.reader_waited,
         }
@@ -217,13 +222,21 @@ impl Lines {
     /// Notes which line of the Dockerfile comes next.
     pub(super) fn at(&self, line: usize) {
         self.line.store(line, Ordering::Relaxed);
+        self.end.store(0, Ordering::Relaxed);
+    }
+
+    /// Says which instruction is next.
+    pub(super) fn at_instruction(&self, instruction: &Instruction) {
+        self.line.store(instruction.line, Ordering::Relaxed);
+        self.end.store(instruction.end, Ordering::Relaxed);
     }
 
     /// Tells where something has failed.
     pub(super) async fn failed(&self) {
         let (line, part) = (self.line.load(Ordering::Relaxed), self.part.load(Ordering::Relaxed));
         if self.is_graph {
-            self.tell(BuildLine::Failed { line, part: Some(part).filter(|part| *part > 0) }).await;
+            let end = self.end.load(Ordering::Relaxed);
+            self.tell(BuildLine::Failed { line, end, part: Some(part).filter(|part| *part > 0) }).await;
         }
     }
 }

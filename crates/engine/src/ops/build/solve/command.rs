@@ -21,6 +21,7 @@ use crate::ops::build::work::tree_of;
 use crate::ops::build::{BuildError, BuildLine, PartEvent, caches, client_files, leaks};
 use crate::ops::commit::StepFiles;
 use crate::ops::create::snapshot_key;
+use crate::ops::start::StartError;
 
 impl StageSolver {
     pub(super) async fn run(&mut self, step: Step, run: RunStep) -> Result<(), BuildError> {
@@ -67,8 +68,7 @@ impl StageSolver {
         let force = common.options.force_remove || !run.mounts.is_empty();
         if !matches!(ended, Ok(0)) {
             self.leave(running, force).await;
-            let code = ended.map_err(BuildError::Start)?;
-            return Err(BuildError::NonZero { command: run.command.join(" "), code });
+            return Err(failed(run.command.join(" "), ended));
         }
         if let Some(leak) = self.leak(&running, &made, secrets).await? {
             running.remove(&self.lines).await;
@@ -198,6 +198,14 @@ fn facts(step: &Step, run: &RunStep, seen: &[Seen]) -> Facts {
     let options = [format!("{:?}", run.network)].into_iter().chain(run.mounts.iter().map(mounts::wanted)).collect();
     let is_told_whole = run.mounts.is_empty() && run.script.is_none() && run.network == RunNetwork::Default;
     Facts { does, arguments, exact: format!("{files:?}"), files, options, is_told_whole }
+}
+
+/// Why a command that did not end well failed the build.
+fn failed(command: String, ended: Result<i64, StartError>) -> BuildError {
+    match ended {
+        Ok(code) => BuildError::NonZero { command, code },
+        Err(why) => BuildError::Start { command, why },
+    }
 }
 
 /// Looks at what mounts show.

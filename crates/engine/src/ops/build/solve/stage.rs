@@ -185,7 +185,7 @@ impl StageSolver {
 
     async fn instruction(&mut self, instruction: &Instruction, literal: bool) -> Result<(), BuildError> {
         if instruction.line > 0 {
-            self.lines.at(instruction.line);
+            self.lines.at_instruction(instruction);
         }
         let step = self.step(instruction, literal).await?;
         if let Some(note) = &step.note {

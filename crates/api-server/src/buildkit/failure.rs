@@ -79,7 +79,7 @@ pub(super) fn sentence(err: &BuildError) -> String {
             format!("process {} did not complete successfully: exit code: {code}", build::quoted(command))
         }
         BuildError::Start { command, why } => {
-            format!("process {} did not complete successfully: {}", build::quoted(command), errdefs::chain(why))
+            format!("process {} did not complete successfully: {}", build::quoted(command), errdefs::chain(&**why))
         }
         BuildError::Context(ContextError::Syntax { why, .. }) => errdefs::chain(why),
         BuildError::Context(ContextError::Empty(_)) => "the Dockerfile cannot be empty".to_owned(),

@@ -351,12 +351,12 @@ pub enum BuildError {
     #[error(transparent)]
     Wait(WaitError),
     /// A command cannot be started.
-    #[error("{}", errdefs::chain(.why))]
+    #[error("{}", errdefs::chain(&**.why))]
     Start {
         /// The command.
         command: String,
         /// Why.
-        why: StartError,
+        why: Box<StartError>,
     },
     /// A command asks for the host's network, which the build has not. BuildKit's sentence.
     #[error("network.host is not allowed")]

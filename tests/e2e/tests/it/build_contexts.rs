@@ -105,7 +105,8 @@ fn privileged_an_image_that_asks_for_files_gets_them() {
         }
         let (base, image) = (at.image("asking"), at.image("asked"));
         let asking = context(&[("Dockerfile", "FROM busybox\nONBUILD COPY file /got\n")]);
-        assert_eq!(sent(&build(at, &base, &[], &path(&asking))), "0B");
+        let output = build(at, &base, &[], &path(&asking));
+        assert!(output.code == 0 && !output.stdout.contains("Sending"), "nothing is needed: {output:?}");
         let text = format!("FROM {base}\nRUN cat /got\n");
         let directory = context(&[("Dockerfile", &text), ("file", "from the context\n")]);
         let output = build(at, &image, &[], &path(&directory));

@@ -365,6 +365,35 @@ mod tests {
     }
 
     #[test]
+    fn a_sum_that_is_made_while_bytes_come_is_that_of_the_file() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("d")).unwrap();
+        let path = directory.path().join("d/f");
+        fs::write(&path, "some bytes").unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o4751)).unwrap();
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let entry = Entry {
+            path: b"d/f".to_vec(),
+            kind: Kind::File,
+            link: Vec::new(),
+            mode: 0o4751,
+            uid,
+            gid,
+            mtime: archive::Time::default(),
+            size: 10,
+            device: (0, 0),
+            xattrs: Vec::new(),
+            segments: None,
+        };
+        let mut sum = FileSum::of(&entry).unwrap();
+        sum.add(b"some ");
+        sum.add(b"bytes");
+        assert_eq!(sum.finish(), tree_in(directory.path()).sum(b"d/f", &Abandoned::default()).unwrap());
+        assert!(FileSum::of(&Entry { kind: Kind::Symlink, ..entry }).is_none());
+    }
+
+    #[test]
     fn nothing_is_read_for_nobody() {
         let directory = tempfile::tempdir().unwrap();
         // It would take hours.

@@ -184,13 +184,28 @@ fn nothing_outside_is_removed_whatever_was_told() {
     fs::write(scene.join("outside/victim"), "alive").unwrap();
     let link = told("l", Kind::Symlink, &scene.join("outside").display().to_string());
     let build = scene.build("one");
-    comes(&build, &[link.clone(), file("l/victim", "x")]);
+    comes(&build, &[told("l", Kind::Directory, ""), file("l/victim", "x")]);
     unpack(&scene.join("one"), std::slice::from_ref(&link), "l");
     build.are_whole();
     drop(build);
     // It is not where it was told, so that all is sent again.
     assert_eq!(scene.whole("two", &[link]), "l");
     assert_eq!(fs::read_to_string(scene.join("outside/victim")).unwrap(), "alive");
+}
+
+#[test]
+fn nothing_is_told_to_be_in_a_link() {
+    let scene = Scene::new();
+    let build = scene.build("one");
+    // The second would be written into the first, whose sum would be another file's.
+    let told = [file("d/x", "1"), told("l", Kind::Symlink, "d"), file("l/x", "2")];
+    let told: Vec<Option<Entry>> = told.into_iter().map(Some).collect();
+    assert_eq!(build.update(&told).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    build.note("d/x".to_owned(), "sum".to_owned());
+    assert!(build.update(&told[..1]).is_ok());
+    build.are_whole();
+    // What was noted before is not what came.
+    assert!(build.known(b"d/x").is_none());
 }
 
 #[test]

@@ -204,7 +204,7 @@ fn facts(step: &Step, run: &RunStep, seen: &[Seen]) -> Facts {
 fn failed(command: String, ended: Result<i64, StartError>) -> BuildError {
     match ended {
         Ok(code) => BuildError::NonZero { command, code },
-        Err(why) => BuildError::Start { command, why },
+        Err(why) => BuildError::Start { command, why: Box::new(why) },
     }
 }
 

@@ -162,14 +162,15 @@ struct Unpacking<'a> {
 /// A directory that entries are made in.
 struct Parent {
     place: OwnedFd,
-    /// Whether it gives its group to what is made in it (inode(7), set-group-ID).
-    gives_group: bool,
+    /// Its group, which it may give to what is made in it: if it is set-group-ID (inode(7)), or its file system mounted so
+    /// (ext4(5), `grpid`).
+    group: u32,
 }
 
 impl Parent {
     fn of(place: OwnedFd) -> Result<Parent, Errno> {
-        let gives_group = rustix::fs::fstat(&place)?.st_mode & Mode::SGID.as_raw_mode() != 0;
-        Ok(Parent { place, gives_group })
+        let group = rustix::fs::fstat(&place)?.st_gid;
+        Ok(Parent { place, group })
     }
 }
 
@@ -335,18 +336,19 @@ impl Unpacking<'_> {
             file.set_len(entry.size).map_err(Failure::Write)?;
         }
         let file = OwnedFd::from(file);
-        self.describe_file(&file, entry, parent.gives_group)?;
+        self.describe_file(&file, entry, parent.group)?;
         Ok(rustix::fs::futimens(&file, &times(entry.mtime))?)
     }
 
     /// What [`Unpacking::describe`] does, of a new file that is open.
-    fn describe_file(&self, file: &OwnedFd, entry: &Entry, has_its_group: bool) -> Result<(), Errno> {
+    fn describe_file(&self, file: &OwnedFd, entry: &Entry, group: u32) -> Result<(), Errno> {
         let owner = match self.options.owner {
             Owner::Archive => Some((entry.uid, entry.gid)),
             Owner::Fixed(uid, gid) => Some((uid, gid)),
             Owner::Mine => None,
         };
-        if let Some((uid, gid)) = owner.filter(|owner| *owner != self.us || has_its_group) {
+        // It is ours by now, and of our group or of its directory's.
+        if let Some((uid, gid)) = owner.filter(|owner| *owner != self.us || group != self.us.1) {
             rustix::fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
         }
         self.set_xattrs(entry, |name, value| rustix::fs::fsetxattr(file, name, value, XattrFlags::empty()))?;

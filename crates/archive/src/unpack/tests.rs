@@ -224,3 +224,26 @@ fn a_tree_keeps_its_xattrs_and_how_its_top_is() {
     assert_eq!(&value[..length], b"blue");
     assert_eq!(fs::metadata(to.path()).unwrap().permissions().mode() & 0o7777, 0o1750);
 }
+
+#[test]
+fn privileged_files_have_their_owners_whatever_their_directory_gives() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    for (name, mode, group) in [("plain", 0o755, 0), ("of", 0o755, 7), ("gives", 0o2755, 7)] {
+        let root = scratch.path().join(name);
+        fs::create_dir(&root).unwrap();
+        std::os::unix::fs::chown(&root, None, Some(group)).unwrap();
+        fs::set_permissions(&root, PermissionsExt::from_mode(mode)).unwrap();
+        for (owner, wanted) in [(Owner::Archive, (0, 0)), (Owner::Fixed(8, 0), (8, 0)), (Owner::Fixed(0, 9), (0, 9))] {
+            // Twice: into nothing, and in place of what is there.
+            for text in ["one", "other"] {
+                unpacked(&root, &archive(&[("f", Kind::File, text)]), |options| options.owner = owner).unwrap();
+                let found = fs::metadata(root.join("f")).unwrap();
+                assert_eq!(((found.uid(), found.gid()), found.mode() & 0o7777), (wanted, 0o755), "{name} {owner:?}");
+                assert_eq!((fs::read_to_string(root.join("f")).unwrap(), found.mtime()), (text.to_owned(), 5));
+            }
+        }
+    }
+}

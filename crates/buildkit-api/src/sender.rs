@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use crate::messages::{Packet, PacketKind, Stat};
 use crate::modes;
 use crate::server::Streaming;
-use crate::status::{Code, Status};
+use crate::status::{Code, Status, unescaped};
 
 /// How much of a file goes at once, in bytes.
 const PIECE_BYTES: usize = 128 << 10;
@@ -57,25 +57,6 @@ fn list(headers: &HeaderMap, name: &str, encoded: &str) -> Vec<String> {
     let is_escaped = headers.contains_key(encoded);
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     values.map(|value| if is_escaped { unescaped(value) } else { value.to_owned() }).collect()
-}
-
-fn unescaped(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, behind @ ..] = rest {
-        let digits = behind.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).filter(|_| *first == b'%') {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &behind[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = behind;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Which of some entries paths lead to, with the directories above them; all where that is not plain to see: behind patterns,

@@ -140,7 +140,8 @@ fn escaped(text: &str) -> String {
     text.bytes().map(escape).collect()
 }
 
-fn unescaped(text: &str) -> String {
+/// The text of such escapes; what is none stays as it is.
+pub(crate) fn unescaped(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
     while let Some((first, behind)) = rest.split_first() {

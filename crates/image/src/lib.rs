@@ -31,7 +31,8 @@
 //!
 //! **Giving away** ([`layout()`]) writes an image as a registry would have it.
 //!
-//! **Building** ([`Store::build`]) is a load of one layer above those of an image that is here.
+//! **Building** ([`Store::build`]) is a load of one layer above those of an image that is here; [`build_from`] takes one whose
+//! directory is there.
 //!
 //! **Reproducing** ([`clamp`]) makes an image of another one without times that are later than a given one.
 //!

@@ -21,7 +21,8 @@
 //! **Drivers.** A [`Driver`] is chosen once ([`choose`]) and is behind one trait, `driver::Snapshotter`: overlay2 mounts the
 //! directories of layers on top of each other, and where the kernel cannot fuse-overlayfs does; vfs and btrfs (module `flat`)
 //! copy. Layers themselves are the same for all, in overlayfs' own form, so that whatever makes and reads layers knows
-//! nothing of drivers; what a container changed is given in that form, too ([`Snapshots::own_files`]). Every driver passes the tests of `testsuite`.
+//! nothing of drivers; what a container changed is given in that form, too ([`Snapshots::own_files`]), and overlay2 gives it away to
+//! become a layer as it is ([`OwnFiles::take`]). Every driver passes the tests of `testsuite`.
 //!
 //! A ChainId ends in the name of a directory of 32 hex digits: 128 bits are beyond search, and the names must be short
 //! because the lower directories of up to 128 layers must fit in one page where the kernel lacks `lowerdir+`.

@@ -136,9 +136,17 @@ async fn offering(
     if offers.is_empty() && told.is_none() {
         return send(context, options, source, wanted).await;
     }
-    options.session = stdx::id::random_hex::<12>();
+    let id = stdx::id::random_hex::<12>();
     let (directory, text) = told.unzip();
-    let session = client::session::open(&context.client, &options.session, offers, packed, directory).await?;
+    let needs_session = !offers.is_empty();
+    let session = match client::session::open(&context.client, &id, offers, packed, directory).await {
+        // There are daemons without any, which get an archive.
+        Err(ClientError::Api { .. }) if !needs_session => {
+            return send(context, options, source, wanted).await;
+        }
+        session => session?,
+    };
+    options.session.clone_from(&id);
     let options = &*options;
     let sending = async {
         let Some(text) = text else { return send(context, options, source, wanted).await };

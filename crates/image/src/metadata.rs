@@ -1,4 +1,5 @@
-//! The database: three tables of JSON, read whole at start, one durable commit per operation.
+//! The database: three tables of JSON, read whole at start, one commit per operation: a durable one, unless nobody would
+//! miss it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, OpenOptions};
@@ -7,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use oci::{Digest, Reference};
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 use rustix::fs::FallocateFlags;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -23,10 +24,16 @@ const LAYERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("layers");
 /// redb's page cache. We read every row once at start and keep them ourselves, so this is for the pages of one commit.
 const CACHE_BYTES: usize = 512 * 1024;
 
+/// So many commits do not wait for the disk, one after another. Their pages are used again after a durable one alone, some
+/// 16 KiB of each.
+const AT_LEISURE_MAX: u32 = 31;
+
 /// The database.
 #[derive(Debug)]
 pub(crate) struct Metadata {
     path: PathBuf,
+    /// Commits since the last durable one.
+    at_leisure: u32,
     /// `None` after a failure, until it can be opened again.
     database: Option<Database>,
 }
@@ -52,7 +59,7 @@ pub(crate) struct Change {
 impl Metadata {
     /// Opens or creates the database; one that cannot be opened is renamed, and its new path returned.
     pub(crate) fn open(path: &Path) -> Result<(Metadata, Option<PathBuf>), redb::Error> {
-        let opened = |database| Metadata { path: path.to_owned(), database: Some(database) };
+        let opened = |database| Metadata { path: path.to_owned(), at_leisure: 0, database: Some(database) };
         match open(path) {
             Ok(database) => Ok((opened(database), None)),
             Err(err) if !is_torn(&err) => Err(err),
@@ -96,14 +103,29 @@ impl Metadata {
 
     /// One durable commit.
     pub(crate) fn commit(&mut self, change: &Change) -> Result<(), redb::Error> {
+        self.commit_with(change, Durability::Immediate)
+    }
+
+    /// One that does not wait for the disk: it lasts from the next durable commit on, or from the end of the process if
+    /// that is none by force.
+    pub(crate) fn commit_at_leisure(&mut self, change: &Change) -> Result<(), redb::Error> {
+        let is_time = self.at_leisure == AT_LEISURE_MAX;
+        self.commit_with(change, if is_time { Durability::Immediate } else { Durability::None })
+    }
+
+    fn commit_with(&mut self, change: &Change, durability: Durability) -> Result<(), redb::Error> {
         let database = match self.database.take() {
             Some(database) => database,
             None => open(&self.path)?,
         };
         // After a failed write redb refuses everything until it is opened anew. A full disk must not end with the need
         // to restart, least of all for a removal, which is how people make room.
-        write(&database, change)?;
+        write(&database, change, durability)?;
         self.database = Some(database);
+        self.at_leisure = match durability {
+            Durability::None => self.at_leisure + 1,
+            _ => 0,
+        };
         reserve(&self.path);
         Ok(())
     }
@@ -162,8 +184,9 @@ fn is_torn(err: &redb::Error) -> bool {
     }
 }
 
-fn write(database: &Database, change: &Change) -> Result<(), redb::Error> {
-    let write = database.begin_write()?;
+fn write(database: &Database, change: &Change, durability: Durability) -> Result<(), redb::Error> {
+    let mut write = database.begin_write()?;
+    write.set_durability(durability)?;
     {
         let mut images = write.open_table(IMAGES)?;
         for (id, image) in &change.images {

@@ -12,10 +12,10 @@ use snapshot::{ChainId, Driver, Snapshots};
 
 use crate::attestation::Attestation;
 use crate::cut::CutLayers;
-use crate::metadata::{Metadata, Rows};
+use crate::metadata::{Change, Metadata, Rows};
 use crate::pins::Pinned;
 use crate::platforms::{meant_by, named};
-use crate::record::{ImageRecord, State, StoredImage, StoredLayer};
+use crate::record::{ImageRecord, State, StoredImage, StoredLayer, stored};
 use crate::remove::difference;
 
 /// The longest configuration, manifest or index that is read. Registries and containerd refuse longer ones, too.
@@ -238,7 +238,12 @@ impl Store {
         }
         let record = resolve(&next, &target.to_string())?;
         let change = difference(&before, &next);
-        metadata.commit(&change).map_err(|source| TagError::Record { source })?;
+        // A build that found everything gives the name again. The time of it is not worth a wait for the disk.
+        let committed = match changes_times_alone(&before, &change) {
+            true => metadata.commit_at_leisure(&change),
+            false => metadata.commit(&change),
+        };
+        committed.map_err(|source| TagError::Record { source })?;
         self.replace(next);
         Ok(record)
     }
@@ -318,6 +323,18 @@ pub fn open_on(root: &Path, driver: Driver) -> Result<Store, OpenError> {
             Ok(store)
         }
     }
+}
+
+/// Whether all that a change changes is when images that there were got the names that they had.
+fn changes_times_alone(before: &State, change: &Change) -> bool {
+    let Change { images, references, layers } = change;
+    let untimed = |image: StoredImage| StoredImage { last_tagged: None, ..image };
+    references.is_empty()
+        && layers.is_empty()
+        && images.iter().all(|(id, after)| {
+            let before = before.images.get(id).map(|record| untimed(stored(record)));
+            before.is_some() && before == after.clone().map(untimed)
+        })
 }
 
 pub(crate) fn needed_blobs(state: &State) -> HashSet<Digest> {

@@ -49,6 +49,22 @@ fn privileged_the_last_name_takes_the_image_with_it() {
 }
 
 #[test]
+fn privileged_names_given_again_last_and_take_no_room() {
+    let (scratch, id) = loaded(&["a:1"]);
+    let database = scratch.dir.path().join("images.redb");
+    let first = scratch.store.get(&id).unwrap().last_tagged.clone();
+    for _ in 0..600 {
+        scratch.store.tag(id.as_str(), &"a:1".parse().unwrap()).unwrap();
+    }
+    assert!(std::fs::metadata(&database).unwrap().len() < 1 << 20);
+    let last = scratch.store.get(&id).unwrap().last_tagged.clone();
+    assert!(last > first);
+    let scratch = scratch.reopened();
+    assert_eq!(scratch.store.get(&id).unwrap().last_tagged, last);
+    assert_eq!(scratch.store.get(&id).unwrap().repo_tags(), ["a:1"]);
+}
+
+#[test]
 fn privileged_conflicts_are_docker_s() {
     let check = |tags: &[&str], name: Option<&str>, forced: bool, running: Option<bool>, sentence: &str| {
         let (scratch, id) = loaded(tags);

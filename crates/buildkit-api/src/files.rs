@@ -8,6 +8,12 @@
 //! daemon   FIN      client   FIN
 //! ```
 //! Whoever takes them may have some already, and is asked which ones are wanted when all are told (`REQ` of the others alone).
+//! Our own client is told the name of the list that was told last, and where it still is the same it tells the name alone:
+//!
+//! ```text
+//! daemon   DiffCopy, beside it `longshore-known: NAME`, or without a name where none is known
+//! client   STAT without an entry, NAME      or STAT a ...  STAT without an entry, OTHER
+//! ```
 //! Files are asked for ahead, so that small ones do not cost a round trip each, and are given on in the order in which
 //! they were told. What waits meanwhile is bounded; a large file is asked for alone and given on as it comes.
 
@@ -27,6 +33,12 @@ use crate::status::Status;
 
 /// The call.
 const DIFF_COPY: &str = "/moby.filesync.v1.FileSync/DiffCopy";
+
+/// What is told beside the call where lists have names: the name of the last one.
+pub(crate) const KNOWN: &str = "longshore-known";
+
+/// The longest name of a list, in bytes.
+const NAME_MAX: usize = 128;
 
 /// The most entries of a directory.
 pub const ENTRIES_MAX: usize = 1 << 20;
@@ -60,6 +72,12 @@ pub struct Wanted {
 
 /// Where files go.
 pub trait Sink {
+    /// The name of the list that all here is by, empty if it has none; nothing where lists need no names.
+    fn known(&self) -> Option<String> {
+        None
+    }
+    /// The list has this name. If it is the known one nothing else is told of it, and nothing comes.
+    fn is_called(&mut self, _name: &str) {}
     /// All entries, before the first of them: which ones are wanted, by their place. All of them, unless it says otherwise.
     fn begin(&mut self, entries: &[Stat]) -> impl Future<Output = io::Result<Vec<bool>>> + Send {
         std::future::ready(Ok(vec![true; entries.len()]))
@@ -112,9 +130,18 @@ pub async fn receive(session: &Session, wanted: &Wanted, sink: &mut impl Sink) -
     if !session.answers(DIFF_COPY) {
         return Err(FilesError::NoFiles);
     }
-    let (outgoing, mut incoming) = session.channel.stream(DIFF_COPY, &headers(wanted)).await?;
-    let (entries, bytes) = entries(&mut incoming).await?;
-    let wanted = sink.begin(&entries).await.map_err(FilesError::Place)?;
+    let known = sink.known();
+    let headers = headers(wanted, known.as_deref());
+    let (outgoing, mut incoming) = session.channel.stream(DIFF_COPY, &headers).await?;
+    let Told { entries, name, bytes } = entries(&mut incoming).await?;
+    let is_known = !name.is_empty() && entries.is_empty() && known.as_ref() == Some(&name);
+    let wanted = match is_known {
+        true => Vec::new(),
+        false => sink.begin(&entries).await.map_err(FilesError::Place)?,
+    };
+    if known.is_some() && !name.is_empty() {
+        sink.is_called(&name);
+    }
     let mut transfer =
         Transfer { outgoing, incoming, entries, wanted, asked: BTreeMap::new(), next: 0, ahead: 0, bytes };
     for index in 0..transfer.entries.len() {
@@ -129,8 +156,9 @@ pub async fn receive(session: &Session, wanted: &Wanted, sink: &mut impl Sink) -
 
 /// What is told beside the call. Lists of what is no plain text are escaped as in addresses (session/filesync,
 /// encodeStringForHeader).
-fn headers(wanted: &Wanted) -> Vec<(HeaderName, HeaderValue)> {
-    let mut headers = Vec::new();
+fn headers(wanted: &Wanted, known: Option<&str>) -> Vec<(HeaderName, HeaderValue)> {
+    let known = known.and_then(|name| HeaderValue::from_str(name).ok());
+    let mut headers: Vec<_> = known.map(|name| (HeaderName::from_static(KNOWN), name)).into_iter().collect();
     let directory = std::slice::from_ref(&wanted.directory);
     let lists = [
         ("dir-name", "dir-name-encoded", directory),
@@ -160,8 +188,16 @@ fn escaped(text: &str) -> String {
     text.bytes().map(escape).collect()
 }
 
-/// All entries, and how many bytes they took.
-async fn entries(incoming: &mut Incoming) -> Result<(Vec<Stat>, u64), FilesError> {
+/// A list of entries.
+struct Told {
+    entries: Vec<Stat>,
+    /// What it is called; empty if it has no name.
+    name: String,
+    /// How many bytes it took.
+    bytes: u64,
+}
+
+async fn entries(incoming: &mut Incoming) -> Result<Told, FilesError> {
     let (mut entries, mut names, mut bytes) = (Vec::new(), 0, 0);
     loop {
         let packet: Packet = incoming.next().await?.ok_or(FilesError::Protocol)?;
@@ -170,7 +206,11 @@ async fn entries(incoming: &mut Incoming) -> Result<(Vec<Stat>, u64), FilesError
         if packet.kind != PacketKind::Stat as i32 {
             return Err(FilesError::Protocol);
         }
-        let Some(stat) = packet.stat else { return Ok((entries, bytes)) };
+        let Some(stat) = packet.stat else {
+            let name = String::from_utf8(packet.data.into()).unwrap_or_default();
+            let name = if name.len() <= NAME_MAX { name } else { String::new() };
+            return Ok(Told { entries, name, bytes });
+        };
         names += stat.path.len() + stat.link.len();
         names += stat.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
         if entries.len() == ENTRIES_MAX || names > NAMES_MAX {

@@ -8,8 +8,10 @@ use std::io::{self, Read};
 use bytes::Bytes;
 use http::HeaderMap;
 use prost::Message;
+use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
+use crate::files::KNOWN;
 use crate::messages::{Packet, PacketKind, Stat};
 use crate::modes;
 use crate::server::Streaming;
@@ -110,9 +112,10 @@ enum Asked {
 pub async fn send(mut call: Streaming, directory: impl Directory) {
     let (asked, asking) = mpsc::channel(ASKED);
     let (outgoing, follow) = (call.outgoing, list(&call.headers, "followpaths", "followpaths-encoded"));
+    let known = call.headers.get(KNOWN).map(|name| String::from_utf8_lossy(name.as_bytes()).into_owned());
     std::thread::spawn(move || {
         let mut sending = Sending { directory, outgoing };
-        if let Err(Failed::Here(err)) = sending.all(&follow, asking) {
+        if let Err(Failed::Here(err)) = sending.all(&follow, known.as_deref(), asking) {
             let told = Packet { kind: PacketKind::Failure as i32, data: err.to_string().into(), ..Packet::default() };
             // Whoever asked is told twice if there: by the packet, and by how the call ends.
             if sending.packet(&told).is_ok() {
@@ -146,13 +149,19 @@ struct Sending<D> {
 }
 
 impl<D: Directory> Sending<D> {
-    fn all(&mut self, follow: &[String], mut asking: mpsc::Receiver<Asked>) -> Result<(), Failed> {
+    fn all(&mut self, follow: &[String], known: Option<&str>, mut asking: mpsc::Receiver<Asked>) -> Result<(), Failed> {
         let entries = self.directory.entries(follow).map_err(Failed::Here)?;
         let count = entries.len();
-        for stat in entries {
-            self.packet(&Packet { stat: Some(stat), ..Packet::default() })?;
+        let told = entries.into_iter().map(|stat| Packet { stat: Some(stat), ..Packet::default() }.encode_to_vec());
+        let told: Vec<Vec<u8>> = told.collect();
+        // Whoever does not ask for a name would not know what it is.
+        let name = if known.is_some() { name(&told) } else { String::new() };
+        if known != Some(&name) || name.is_empty() {
+            for packet in told {
+                self.bytes(packet)?;
+            }
         }
-        self.packet(&Packet::default())?;
+        self.packet(&Packet { data: name.into(), ..Packet::default() })?;
         while let Some(asked) = asking.blocking_recv() {
             match asked {
                 Asked::File(index) if index < count => self.file(index)?,
@@ -185,8 +194,22 @@ impl<D: Directory> Sending<D> {
     }
 
     fn packet(&self, packet: &Packet) -> Result<(), Failed> {
-        self.outgoing.blocking_send(Ok(packet.encode_to_vec())).map_err(|_| Failed::There)
+        self.bytes(packet.encode_to_vec())
     }
+
+    fn bytes(&self, packet: Vec<u8>) -> Result<(), Failed> {
+        self.outgoing.blocking_send(Ok(packet)).map_err(|_| Failed::There)
+    }
+}
+
+/// The name of a list: another list has another one.
+fn name(told: &[Vec<u8>]) -> String {
+    let mut hash = Sha256::new();
+    for packet in told {
+        hash.update((packet.len() as u64).to_le_bytes());
+        hash.update(packet);
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Small additions to the standard library that more than one crate needs.
 //!
+//! - `boot` (on Unix): which start of the machine this is.
 //! - [`fs`]: files that are either whole or absent after a crash.
 //! - [`id`]: random identifiers.
 //! - [`sealed`]: bytes that tell whether they are whole.
@@ -8,6 +9,8 @@
 //!
 //! A thing belongs here when it knows no noun of the platform.
 
+#[cfg(unix)]
+pub mod boot;
 pub mod fs;
 pub mod id;
 pub mod sealed;

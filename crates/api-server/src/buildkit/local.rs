@@ -316,6 +316,14 @@ impl Archive {
 }
 
 impl Sink for Archive {
+    fn known(&self) -> Option<String> {
+        self.before.as_ref().map(|before| before.list_name())
+    }
+
+    fn is_called(&mut self, name: &str) {
+        self.before.iter().for_each(|before| before.list_is_called(name));
+    }
+
     async fn begin(&mut self, entries: &[Stat]) -> io::Result<Vec<bool>> {
         let Some(before) = &self.before else { return Ok(vec![true; entries.len()]) };
         let told: Vec<Option<Entry>> = entries.iter().map(entry).collect();

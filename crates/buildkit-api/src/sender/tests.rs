@@ -54,20 +54,33 @@ impl Service for Serving {
 }
 
 #[derive(Default)]
-struct Came(Vec<(String, Vec<u8>)>);
+struct Came {
+    files: Vec<(String, Vec<u8>)>,
+    /// The name of the list, before and now.
+    known: Option<String>,
+    called: Option<String>,
+}
 
 impl Sink for Came {
+    fn known(&self) -> Option<String> {
+        self.known.clone()
+    }
+
+    fn is_called(&mut self, name: &str) {
+        self.called = Some(name.to_owned());
+    }
+
     async fn begin(&mut self, entries: &[Stat]) -> io::Result<Vec<bool>> {
         Ok(entries.iter().map(|stat| stat.path != "known").collect())
     }
 
     async fn entry(&mut self, stat: &Stat) -> bool {
-        self.0.push((stat.path.clone(), Vec::new()));
+        self.files.push((stat.path.clone(), Vec::new()));
         true
     }
 
     async fn data(&mut self, bytes: Bytes) -> bool {
-        self.0.last_mut().unwrap().1.extend_from_slice(&bytes);
+        self.files.last_mut().unwrap().1.extend_from_slice(&bytes);
         true
     }
 }
@@ -78,7 +91,11 @@ fn file(path: &str, bytes: &[u8]) -> (Stat, Vec<u8>) {
 }
 
 /// Has a directory carried over as daemons do it.
-async fn carried(files: Vec<(Stat, Vec<u8>)>, wanted: Wanted) -> (Result<Came, String>, Vec<String>) {
+async fn carried(
+    files: Vec<(Stat, Vec<u8>)>,
+    wanted: Wanted,
+    known: Option<&str>,
+) -> (Result<Came, String>, Vec<String>) {
     let (ours, theirs) = tokio::io::duplex(1 << 16);
     let told = Arc::new(Mutex::new(Vec::new()));
     let serving = Serving(Arc::new(Mutex::new(Some(Memory { files, told: told.clone() }))));
@@ -90,7 +107,7 @@ async fn carried(files: Vec<(Stat, Vec<u8>)>, wanted: Wanted) -> (Result<Came, S
     let sessions = Arc::new(Sessions::default());
     let (own, announced) = (sessions.clone(), Announced::of_headers(&headers).unwrap());
     let session = tokio::spawn(async move { own.serve(announced, ours).await });
-    let mut came = Came::default();
+    let mut came = Came { known: known.map(str::to_owned), ..Came::default() };
     let found = sessions.find("s").await.unwrap();
     let received = files::receive(&found, &wanted, &mut came).await;
     drop(found);
@@ -107,8 +124,9 @@ async fn a_directory_comes_as_it_was_told_but_for_what_is_known() {
     (link.0.mode, link.0.link) = (modes::SYMLINK | 0o777, "a".to_owned());
     let files = vec![file("a", b"abc"), file("empty", b""), file("known", b"x"), file("large", &large), link];
     let wanted = Wanted { directory: "context".into(), exclude: Vec::new(), follow: vec!["a/\u{e4} b".to_owned()] };
-    let (came, told) = carried(files, wanted).await;
-    let came = came.unwrap().0;
+    let (came, told) = carried(files, wanted, None).await;
+    let Came { files: came, called, .. } = came.unwrap();
+    assert_eq!(called, None);
     let names: Vec<(&str, usize)> = came.iter().map(|(path, bytes)| (path.as_str(), bytes.len())).collect();
     assert_eq!(names, [("a", 3), ("empty", 0), ("large", large.len()), ("link", 0)]);
     assert_eq!((&came[0].1[..], &came[2].1), (&b"abc"[..], &large));
@@ -119,8 +137,26 @@ async fn a_directory_comes_as_it_was_told_but_for_what_is_known() {
 }
 
 #[tokio::test]
+async fn a_list_that_is_known_is_told_by_its_name() {
+    let files = || vec![file("a", b"abc"), file("b", b"")];
+    let come = async |files, known: &str| carried(files, Wanted::default(), Some(known)).await.0.unwrap();
+    let first = come(files(), "").await;
+    let name = first.called.unwrap();
+    assert_eq!((first.files.len(), name.len()), (2, 64));
+    let again = come(files(), &name).await;
+    assert_eq!((again.files.len(), again.called.as_ref()), (0, Some(&name)));
+    let mut changed = files();
+    changed[1].0.modified_nanos = 1;
+    let changed = come(changed, &name).await;
+    assert_eq!(changed.files.len(), 2);
+    assert_ne!(changed.called.unwrap(), name);
+    let empty = come(Vec::new(), "").await;
+    assert_eq!((empty.files.len(), empty.called.map(|name| name.len())), (0, Some(64)));
+}
+
+#[tokio::test]
 async fn what_cannot_be_read_is_told() {
-    let (came, told) = carried(vec![file("a", b"abc"), file("gone", b"xyz")], Wanted::default()).await;
+    let (came, told) = carried(vec![file("a", b"abc"), file("gone", b"xyz")], Wanted::default(), None).await;
     assert_eq!(came.err().unwrap(), "error from sender: open gone: no such file");
     assert!(!told.contains(&"done".to_owned()));
 }

@@ -10,7 +10,8 @@
 //! directory meanwhile has everything sent. What a build has had changed and not to its end goes with it, and so does what a
 //! killed daemon leaves: a context is on the list whole or not at all. A machine that crashes may have lost bytes of files
 //! that were never flushed, so that what another boot has written is believed nothing. As with BuildKit (source/local) a
-//! file is the same if what the client tells of it is: type, mode, owners, size, time, where it leads to.
+//! file is the same if what the client tells of it is: type, mode, owners, size, time, where it leads to. Clients that give what
+//! they tell a name tell that alone where it is still the same; then nobody reads `entries`, which takes as long as all the rest.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
@@ -32,6 +33,7 @@ use tokio::runtime::Handle;
 use tracing::debug;
 
 use super::receive::{Place, PlaceDirectory};
+use super::sources::SeenSources;
 use super::tree;
 use crate::Engine;
 use crate::clock::now_nanos;
@@ -42,9 +44,6 @@ use crate::sync::lock;
 const CONTEXTS_MAX: usize = 64;
 const BYTES_MAX: u64 = 4 << 30;
 const ENTRIES_MAX: usize = 1 << 17;
-
-/// What tells one boot from another (random(4)).
-const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Which directory of which client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,12 +65,16 @@ pub struct ContextFiles {
     /// What belongs to them, until they are given back.
     beside: PathBuf,
     state: Mutex<State>,
+    /// What was read of them by earlier builds.
+    seen: Arc<SeenSources>,
     /// Until they are given back it stays.
     held_place: Option<Arc<PlaceDirectory>>,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    /// Where `entries` is, which nobody has read yet.
+    unread: Option<PathBuf>,
     known: BTreeMap<String, StatFacts>,
     record: Option<Record>,
     /// Whether all files are as they were told.
@@ -82,9 +85,33 @@ struct State {
     sums: HashMap<String, String>,
     /// The same of what is coming.
     coming: HashMap<String, String>,
+    /// What the client calls the list of all that it has told; empty if it gives it no name.
+    list_name: String,
+    /// These files and no others: another name whenever one of them may have changed.
+    generation: String,
 }
 
 impl State {
+    /// Reads what is known of the files, if nobody has. Fails where it cannot be read: nothing is known then.
+    fn load(&mut self) -> io::Result<()> {
+        let Some(path) = self.unread.take() else { return Ok(()) };
+        let entries = fs::read(path).and_then(|bytes| Ok(serde_json::from_slice::<Entries>(&bytes)?));
+        let entries = entries.inspect_err(|_| self.is_whole = false)?;
+        for (path, facts, sum) in entries.files {
+            sum.into_iter().for_each(|sum| drop(self.sums.insert(path.clone(), sum)));
+            self.known.insert(path, facts);
+        }
+        Ok(())
+    }
+
+    /// Likewise: whether all files are as they were told, and that is known.
+    fn is_known(&mut self) -> bool {
+        if let Err(err) = self.load() {
+            debug!(%err, "what a client has told of its files cannot be read");
+        }
+        self.is_whole
+    }
+
     /// Whether a list of all files has to be written before they are kept.
     fn has_much_to_write(&self) -> bool {
         self.is_new && self.is_whole
@@ -104,7 +131,7 @@ struct StatFacts {
     attributes: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
     about: String,
     boot: String,
@@ -112,6 +139,11 @@ struct Record {
     created_at_nanos: i64,
     used_at_nanos: i64,
     usage_count: i64,
+    /// Of builds before, nothing.
+    #[serde(default)]
+    list_name: String,
+    #[serde(default)]
+    generation: String,
 }
 
 /// `entries`.
@@ -182,7 +214,9 @@ impl ContextFiles {
     pub(super) fn take(place: &Place, context: &ContextName, directory: &Path, beside: &Path) -> Arc<ContextFiles> {
         let config = &place.engine().config;
         let roots = (config.data_root.as_path(), place.engine().trash());
-        Arc::new(ContextFiles::take_in(roots, context, (directory, beside.to_owned()), Some(place.directory())))
+        let mut taken = ContextFiles::take_in(roots, context, (directory, beside.to_owned()), Some(place.directory()));
+        taken.seen = place.engine().seen_sources.clone();
+        Arc::new(taken)
     }
 
     fn take_in(
@@ -194,7 +228,8 @@ impl ContextFiles {
         let key = oci::Digest::from_sha256(&Sha256::digest(&context.key).into()).hex().to_owned();
         let state = Mutex::new(take(data_root, &key, directory, &beside).unwrap_or_default());
         let (about, data_root, directory) = (context.about.clone(), data_root.to_owned(), directory.to_owned());
-        ContextFiles { key, about, data_root, trash, directory, beside, state, held_place: place }
+        let seen = Arc::default();
+        ContextFiles { key, about, data_root, trash, directory, beside, state, seen, held_place: place }
     }
 
     /// Has them become those that the client tells, each as an archive has it, as far as that goes without their bytes: removes what is
@@ -206,8 +241,10 @@ impl ContextFiles {
     /// What [`ContextFiles::become_told`] does. Blocks: removes files, and looks at all that is told.
     fn update(&self, told: &[Option<Entry>]) -> io::Result<Vec<bool>> {
         let mut state = lock(&self.state);
+        let loaded = state.load();
         // From here on they are neither what they were nor what they shall be.
         state.is_whole = false;
+        state.list_name.clear();
         let path = |entry: &Entry| String::from_utf8_lossy(&entry.path).into_owned();
         let new: BTreeMap<String, StatFacts> =
             told.iter().flatten().map(|entry| (path(entry), StatFacts::of(entry))).collect();
@@ -217,11 +254,12 @@ impl ContextFiles {
         if new.keys().any(|path| path.match_indices('/').any(|(at, _)| leads_on(&path[..at]))) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a file is told to be in what is no directory"));
         }
-        if let Err(err) = remove_gone(&self.directory, &state.known, &new) {
+        if let Err(err) = loaded.and_then(|()| remove_gone(&self.directory, &state.known, &new)) {
             debug!(%err, "what a client sent is not changed but sent again");
             empty(&self.directory)?;
+            let record = state.record.take();
             // What `entries` says is not there any more, be it that nothing else is told.
-            *state = State { is_new: true, ..State::default() };
+            *state = State { record, is_new: true, ..State::default() };
         }
         let comes = |entry: &Option<Entry>| {
             let Some(entry) = entry else { return false };
@@ -235,9 +273,28 @@ impl ContextFiles {
             }
             state.sums.retain(|path, _| new.contains_key(path));
             state.known = new;
+            state.generation = stdx::id::random_hex::<16>();
             state.is_new = true;
         }
         Ok(comes)
+    }
+
+    /// What the client called all that it has told before; empty if it did not.
+    pub fn list_name(&self) -> String {
+        let state = lock(&self.state);
+        if state.is_whole { state.list_name.clone() } else { String::new() }
+    }
+
+    /// What it calls all that it has told now.
+    pub fn list_is_called(&self, name: &str) {
+        name.clone_into(&mut lock(&self.state).list_name);
+    }
+
+    /// Who has read earlier builds' sources, and what these files are called there; nothing while they are coming.
+    pub(super) fn seen(&self) -> Option<(&SeenSources, String)> {
+        let state = lock(&self.state);
+        let is_named = state.is_whole && !state.generation.is_empty();
+        is_named.then(|| (&*self.seen, format!("context {}", state.generation)))
     }
 
     /// What is in a file that is coming, by its path.
@@ -259,17 +316,17 @@ impl ContextFiles {
 
     /// What is known of a regular file without looking at it.
     pub(super) fn known(&self, path: &[u8]) -> Option<KnownFile> {
-        let state = lock(&self.state);
-        let path = std::str::from_utf8(path).ok()?;
-        let facts = state.known.get(path).filter(|facts| facts.kind == 'f' && state.is_whole)?;
+        let mut state = lock(&self.state);
+        let path = std::str::from_utf8(path).ok().filter(|_| state.is_known())?;
+        let facts = state.known.get(path).filter(|facts| facts.kind == 'f')?;
         let mode = FileType::RegularFile.as_raw_mode() | facts.mode;
         Some(KnownFile { mode, owner: facts.owner, sum: state.sums.get(path)?.clone() })
     }
 
     /// The sum of a regular file by a path that no link is on.
     pub(super) fn known_at(&self, path: &[u8]) -> Option<String> {
-        let state = lock(&self.state);
-        let path = std::str::from_utf8(path).ok().filter(|_| state.is_whole)?;
+        let mut state = lock(&self.state);
+        let path = std::str::from_utf8(path).ok().filter(|_| state.is_known())?;
         let is = |path: &str, kind| state.known.get(path).is_some_and(|facts| facts.kind == kind);
         let mut above = path.match_indices('/').map(|(at, _)| &path[..at]);
         let is_plain = is(path, 'f') && above.all(|above| is(above, 'd'));
@@ -280,7 +337,7 @@ impl ContextFiles {
     pub(super) fn learn(&self, path: &[u8], sum: &str) {
         let mut state = lock(&self.state);
         if let Ok(path) = std::str::from_utf8(path)
-            && state.is_whole
+            && state.is_known()
             && state.known.get(path).is_some_and(|facts| facts.kind == 'f')
             && state.sums.insert(path.to_owned(), sum.to_owned()).is_none()
         {
@@ -292,18 +349,23 @@ impl ContextFiles {
     fn keep(&self) -> io::Result<()> {
         let state = std::mem::take(&mut *lock(&self.state));
         let (data_root, trash) = (self.data_root.as_path(), self.trash.as_path());
-        let bytes: u64 = state.known.values().filter(|facts| facts.kind == 'f').map(|facts| facts.size).sum();
+        let bytes: u64 = match (&state.unread, &state.record) {
+            (Some(_), Some(record)) => record.bytes,
+            _ => state.known.values().filter(|facts| facts.kind == 'f').map(|facts| facts.size).sum(),
+        };
         if !state.is_whole || state.known.len() > ENTRIES_MAX || bytes > BYTES_MAX {
             return Ok(());
         }
         let now = now_nanos();
         let record = Record {
             about: self.about.clone(),
-            boot: boot()?,
+            boot: stdx::boot::id()?,
             bytes,
             created_at_nanos: state.record.as_ref().map_or(now, |record| record.created_at_nanos),
             used_at_nanos: now,
             usage_count: state.record.as_ref().map_or(0, |record| record.usage_count) + 1,
+            list_name: state.list_name,
+            generation: state.generation,
         };
         DirBuilder::new().recursive(true).mode(0o700).create(&self.beside)?;
         if state.is_new {
@@ -350,6 +412,7 @@ impl ContextFiles {
             directory: std::mem::take(&mut self.directory),
             beside: std::mem::take(&mut self.beside),
             state: Mutex::new(std::mem::take(&mut *lock(&self.state))),
+            seen: self.seen.clone(),
             held_place: self.held_place.take(),
         }
     }
@@ -388,24 +451,20 @@ fn set_aside(whole: &Path, trash: &Path) -> bool {
 fn take(data_root: &Path, key: &str, directory: &Path, beside: &Path) -> Option<State> {
     fs::rename(root(data_root).join(key), beside).ok()?;
     let taken = read(beside).and_then(|record| {
-        let entries: Entries = serde_json::from_slice(&fs::read(beside.join("entries")).ok()?).ok()?;
         // An empty directory gives way.
         fs::rename(beside.join("files"), directory).ok()?;
-        Some((record, entries))
+        Some(record)
     });
-    let Some((record, entries)) = taken else {
+    let Some(mut record) = taken else {
         // With the build it goes.
         if let Err(err) = fs::rename(beside, beside.with_extension("broken")) {
             debug!(%err, "a context that cannot be read stays in its build's way");
         }
         return None;
     };
-    let mut state = State { record: Some(record), is_whole: true, ..State::default() };
-    for (path, facts, sum) in entries.files {
-        sum.into_iter().for_each(|sum| drop(state.sums.insert(path.clone(), sum)));
-        state.known.insert(path, facts);
-    }
-    Some(state)
+    let (list_name, generation) = (std::mem::take(&mut record.list_name), std::mem::take(&mut record.generation));
+    let unread = Some(beside.join("entries"));
+    Some(State { unread, record: Some(record), is_whole: true, list_name, generation, ..State::default() })
 }
 
 /// Removes what a client does not tell any more. Fails where what is there cannot become what is told.
@@ -454,14 +513,10 @@ fn empty(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn boot() -> io::Result<String> {
-    Ok(fs::read_to_string(BOOT)?.trim().to_owned())
-}
-
 /// What is known of a context; nothing of one that another boot has written.
 fn read(whole: &Path) -> Option<Record> {
     let record: Record = serde_json::from_slice(&fs::read(whole.join("record")).ok()?).ok()?;
-    (record.boot == boot().ok()?).then_some(record)
+    (record.boot == stdx::boot::id().ok()?).then_some(record)
 }
 
 fn write(whole: &Path, record: &Record) -> io::Result<()> {
@@ -475,9 +530,7 @@ pub(crate) fn all(data_root: &Path) -> Vec<KeptContext> {
     let context = |entry: io::Result<fs::DirEntry>| {
         let entry = entry.ok()?;
         // One without a record goes first.
-        let (boot, about) = (String::new(), String::new());
-        let nothing = Record { about, boot, bytes: 0, created_at_nanos: 0, used_at_nanos: 0, usage_count: 0 };
-        let record = read(&entry.path()).unwrap_or(nothing);
+        let record = read(&entry.path()).unwrap_or_default();
         let Record { about, bytes, created_at_nanos, used_at_nanos, usage_count, .. } = record;
         let name = entry.file_name().into_string().ok()?;
         Some(KeptContext { name, about, bytes, created_at_nanos, used_at_nanos, usage_count })

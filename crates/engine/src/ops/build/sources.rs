@@ -170,7 +170,8 @@ pub(super) fn exact(tree: &Tree, path: &str, context: bool, abandoned: &Abandone
 /// How many sources of images are remembered: some hundred kilobytes each at most.
 const SEEN_MAX: usize = 16;
 
-/// What was read of images, which do not change: by their topmost layer and the source's name, the last one last.
+/// What was read of images and of contexts that have not changed: by the topmost layer or the context's generation, and the
+/// source's name, the last one last.
 #[derive(Debug, Default)]
 pub(crate) struct SeenSources(Mutex<VecDeque<(String, String, Source)>>);
 
@@ -194,12 +195,12 @@ impl SeenSources {
 }
 
 fn one(tree: &Tree, path: &str, context: bool, abandoned: &Abandoned) -> Result<Source, SourceError> {
-    let Some((seen, layer)) = tree.seen() else { return read(tree, path, context, abandoned) };
-    if let Some(known) = seen.find(layer, path) {
+    let Some((seen, name)) = tree.seen() else { return read(tree, path, context, abandoned) };
+    if let Some(known) = seen.find(&name, path) {
         return Ok(known);
     }
     let source = read(tree, path, context, abandoned)?;
-    seen.add(layer, &source);
+    seen.add(&name, &source);
     Ok(source)
 }
 

@@ -76,9 +76,10 @@ impl Tree {
         Tree { seen: Some((seen, layer)), ..self }
     }
 
-    /// What was read of images, and the topmost layer of this one.
-    pub(super) fn seen(&self) -> Option<(&SeenSources, &str)> {
-        self.seen.as_ref().map(|(seen, layer)| (&**seen, layer.as_str()))
+    /// What was read of images and contexts, and what this one is called there: by an image's topmost layer.
+    pub(super) fn seen(&self) -> Option<(&SeenSources, String)> {
+        let of_context = || self.files.as_ref()?.seen();
+        self.seen.as_ref().map(|(seen, layer)| (&**seen, layer.clone())).or_else(of_context)
     }
 
     /// What is known of a regular file, itself and not one that a link leads to, without looking at it.

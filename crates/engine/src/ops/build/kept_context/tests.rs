@@ -170,7 +170,7 @@ fn what_breaks_off_is_not_believed() {
     // What another boot has written may have lost its bytes.
     scene.whole("six", &first);
     let record = root(scene.0.path()).join(&all(scene.0.path())[0].name).join("record");
-    let other = fs::read_to_string(&record).unwrap().replace(&boot().unwrap(), "other");
+    let other = fs::read_to_string(&record).unwrap().replace(&stdx::boot::id().unwrap(), "other");
     fs::write(&record, other).unwrap();
     assert_eq!(scene.whole("seven", &first), "a b");
     fs::write(root(scene.0.path()).join(&all(scene.0.path())[0].name).join("entries"), "{").unwrap();
@@ -237,8 +237,8 @@ fn kept_contexts_are_bounded() {
     for number in 0..CONTEXTS_MAX as i64 + 3 {
         let whole = above.join(format!("{number:03}"));
         fs::create_dir_all(&whole).unwrap();
-        let (about, boot) = (String::new(), boot().unwrap());
-        let record = Record { about, boot, bytes: 1, created_at_nanos: 0, used_at_nanos: number + 1, usage_count: 1 };
+        let boot = stdx::boot::id().unwrap();
+        let record = Record { boot, bytes: 1, used_at_nanos: number + 1, usage_count: 1, ..Record::default() };
         write(&whole, &record).unwrap();
     }
     bound(scene.0.path(), &scene.join("trash"));
@@ -250,4 +250,54 @@ fn kept_contexts_are_bounded() {
     bound(scene.0.path(), &scene.join("trash"));
     // The oldest go, that one with them: with it, what is younger would still be too much.
     assert_eq!(all(scene.0.path())[0].name, "051");
+}
+
+#[test]
+fn a_list_that_has_a_name_need_not_be_told_again() {
+    let scene = Scene::new();
+    let all = [told("d", Kind::Directory, ""), file("d/a", "one")];
+    let name_of = |build: &ContextFiles| build.seen().map(|(_, name)| name);
+    let build = scene.build("first");
+    assert_eq!((build.list_name().as_str(), name_of(&build)), ("", None));
+    unpack(&scene.join("first"), &all, &comes(&build, &all));
+    build.list_is_called("L1");
+    assert_eq!((build.list_name().as_str(), name_of(&build)), ("", None), "all of it has not come");
+    build.are_whole();
+    let name = name_of(&build);
+    assert!(name.is_some());
+    drop(build);
+    // The name alone: nobody reads what was told, and it is kept all the same.
+    let build = scene.build("second");
+    assert_eq!((build.list_name().as_str(), name_of(&build)), ("L1", name.clone()));
+    drop(build);
+    // The same, told again by who gives lists no names: these are the same files, and the list has none from now on.
+    let build = scene.build("third");
+    assert_eq!(comes(&build, &all), "d");
+    build.are_whole();
+    assert_eq!((build.list_name().as_str(), name_of(&build)), ("", name.clone()));
+    drop(build);
+    scene.whole("fourth", &[all[0].clone(), file("d/a", "three")]);
+    let build = scene.build("fifth");
+    assert_ne!(name_of(&build), name);
+    // What cannot be read is nothing that could be kept.
+    fs::write(scene.join("fifth-kept/entries"), "{").unwrap();
+    assert!(build.known(b"d/a").is_none());
+    assert_eq!(name_of(&build), None);
+    drop(build);
+    assert!(all_names(&scene).is_empty());
+}
+
+fn all_names(scene: &Scene) -> Vec<String> {
+    all(scene.0.path()).into_iter().map(|context| context.name).collect()
+}
+
+#[test]
+fn what_was_told_and_cannot_be_read_comes_again() {
+    let scene = Scene::new();
+    let all = [file("a", "one"), file("b", "two")];
+    assert_eq!(scene.whole("first", &all), "a b");
+    let [name] = &all_names(&scene)[..] else { panic!() };
+    fs::write(scene.join(&format!("build-contexts/{name}/entries")), "{").unwrap();
+    assert_eq!(scene.whole("second", &all), "a b");
+    assert_eq!(scene.whole("third", &all), "");
 }

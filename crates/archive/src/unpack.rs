@@ -308,7 +308,8 @@ impl Unpacking<'_> {
         tar: &mut TarReader<R>,
     ) -> Result<(), Failure> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let create = || rustix::fs::openat(&parent.place, name, flags, Mode::RUSR | Mode::WUSR);
+        let mode = if self.is_made_whole(entry) { entry.mode } else { 0o600 };
+        let create = || rustix::fs::openat(&parent.place, name, flags, Mode::from_raw_mode(mode));
         // Mostly nothing stands in the way, which nobody has to ask then.
         let created = match create() {
             Err(Errno::EXIST) => {
@@ -352,7 +353,21 @@ impl Unpacking<'_> {
             rustix::fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
         }
         self.set_xattrs(entry, |name, value| rustix::fs::fsetxattr(file, name, value, XattrFlags::empty()))?;
+        // The umask, or a default list of access of the directory (acl(5)), may have taken something away.
+        if self.is_made_whole(entry) && rustix::fs::fstat(file)?.st_mode & 0o7777 == entry.mode {
+            return Ok(());
+        }
         rustix::fs::fchmod(file, Mode::from_raw_mode(entry.mode))
+    }
+
+    /// Whether a new file may have its mode from the start: nobody's rights but ours come with it, nor go with a change.
+    fn is_made_whole(&self, entry: &Entry) -> bool {
+        let is_ours = match self.options.owner {
+            Owner::Archive => (entry.uid, entry.gid) == self.us,
+            Owner::Fixed(uid, gid) => (uid, gid) == self.us,
+            Owner::Mine => true,
+        };
+        is_ours && entry.mode & 0o7000 == 0 && entry.xattrs.is_empty()
     }
 
     fn set_xattrs(&self, entry: &Entry, set: impl Fn(&[u8], &[u8]) -> Result<(), Errno>) -> Result<(), Errno> {

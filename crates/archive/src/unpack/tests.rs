@@ -209,6 +209,25 @@ fn privileged_owners_are_as_asked() {
 }
 
 #[test]
+fn privileged_files_have_their_modes_whatever_the_umask_takes() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let modes = [0o777, 0o666, 0o644, 0o444, 0o400, 0o000, 0o4755, 0o2711, 0o1666];
+    for mode in modes {
+        let path = from.path().join(mode.to_string());
+        fs::write(&path, "x").unwrap();
+        fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    }
+    // Somebody who is not root reads no file of mode 0.
+    let bytes = if rustix::process::geteuid().is_root() { packed(from.path(), "") } else { return };
+    unpacked(to.path(), &bytes, |unpack| unpack.owner = Owner::Mine).unwrap();
+    for mode in modes {
+        let path = to.path().join(mode.to_string());
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, mode, "{mode:o}");
+        assert_eq!(fs::read_to_string(path).unwrap(), "x");
+    }
+}
+
+#[test]
 fn a_tree_keeps_its_xattrs_and_how_its_top_is() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     fs::write(from.path().join("a"), "x").unwrap();

@@ -14,6 +14,7 @@ use crate::load::assemble::assemble;
 use crate::load::plan::{LAYERS_MAX, PlannedImage, PlannedLayer};
 use crate::load::spool::{LayerBlob, Spool, Spooled};
 use crate::pins::Pins;
+use crate::settle::Lasting;
 use crate::store::{DOCUMENT_MAX, Store};
 use crate::unpacked::{Staging, Unpacked};
 use crate::{ImageRecord, LoadError, Loaded};
@@ -33,25 +34,33 @@ impl Store {
         reference: Option<Reference>,
         configure: impl FnOnce(&mut ImageConfig),
     ) -> Result<Loaded, LoadError> {
-        of_unpacked(self, parent, reference, configure, || Ok(Staging::begin(self)?.fill(layer, u64::MAX)?))
+        of_unpacked(self, parent, (reference, Lasting::Now), configure, || filled(self, layer))
     }
 }
 
-/// What [`Store::build`] does, of a layer whose files are there: `stage` is the directory that it is packed from.
+/// What [`Store::build`] does, lasting as is said; `stage` is the directory that the layer is packed from, if its files may
+/// become the image's as they are.
 pub fn build_from(
     store: &Store,
     parent: Option<&ImageRecord>,
-    (stage, layer): (Stage, impl Read + Send),
-    reference: Option<Reference>,
+    (stage, layer): (Option<Stage>, impl Read + Send),
+    named: (Option<Reference>, Lasting),
     configure: impl FnOnce(&mut ImageConfig),
 ) -> Result<Loaded, LoadError> {
-    of_unpacked(store, parent, reference, configure, || Unpacked::of(store, stage, layer))
+    of_unpacked(store, parent, named, configure, || match stage {
+        Some(stage) => Unpacked::of(store, stage, layer),
+        None => filled(store, layer),
+    })
+}
+
+fn filled(store: &Store, layer: impl Read + Send) -> Result<Box<Unpacked>, LoadError> {
+    Ok(Staging::begin(store)?.fill(layer, u64::MAX)?)
 }
 
 fn of_unpacked(
     store: &Store,
     parent: Option<&ImageRecord>,
-    reference: Option<Reference>,
+    (reference, lasting): (Option<Reference>, Lasting),
     configure: impl FnOnce(&mut ImageConfig),
     unpack: impl FnOnce() -> Result<Box<Unpacked>, LoadError>,
 ) -> Result<Loaded, LoadError> {
@@ -89,7 +98,7 @@ fn of_unpacked(
     let layers = HashMap::from([(LAYER.to_vec(), 0)]);
     let spool = Spool { layers, spooled, ..Spool::new(pins) };
     let assembly = assemble(store, spool, vec![planned], &mut |_| {})?;
-    let built = assembly.record(store, &mut |_| {})?;
+    let built = assembly.record(store, lasting, &mut |_| {})?;
     Ok(built.into_iter().next().expect("one image was planned"))
 }
 

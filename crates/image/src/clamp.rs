@@ -12,7 +12,7 @@ use oci::Digest;
 use oci::image::ImageConfig;
 use stdx::time::Rfc3339;
 
-use crate::{Held, ImageRecord, LayerTarError, LoadError, Loaded, Store, derive, hold};
+use crate::{Held, ImageRecord, Lasting, LayerTarError, LoadError, Loaded, Store, derive, hold};
 
 /// How much of a layer is handed on at once.
 const PIECE_BYTES: usize = 128 * 1024;
@@ -55,7 +55,7 @@ pub fn clamp(store: &Store, id: &Digest, secs: i64, layers: bool) -> Result<Load
         below = rewrite(store, &held, first, secs)?;
     }
     let config = record.config.clone();
-    Ok(derive(store, Some(&below), None, |image| {
+    Ok(derive(store, Some(&below), (None, Lasting::Now), |image| {
         let diff_ids = image.rootfs.diff_ids.clone();
         *image = (*config).clone();
         image.rootfs.diff_ids = diff_ids;

@@ -10,17 +10,18 @@ use crate::load::assemble::assemble;
 use crate::load::plan::{PlannedImage, PlannedLayer};
 use crate::load::spool::Spool;
 use crate::pins::Pins;
+use crate::settle::Lasting;
 use crate::store::Store;
 use crate::{ImageRecord, LoadError, Loaded};
 
 /// Makes the image that `configure` describes, of the layers of `parent`; of none without one.
 ///
 /// `configure` is given the configuration of the parent, or an empty one, and leaves its layers as they are. Blocks
-/// until everything is on disk.
+/// until everything is on disk, if it has to last now.
 pub fn derive(
     store: &Store,
     parent: Option<&ImageRecord>,
-    reference: Option<Reference>,
+    named: (Option<Reference>, Lasting),
     configure: impl FnOnce(&mut ImageConfig),
 ) -> Result<Loaded, LoadError> {
     let mut config = parent.map(|parent| (*parent.config).clone()).unwrap_or_default();
@@ -28,15 +29,15 @@ pub fn derive(
     config.rootfs.kind = "layers".to_owned();
     configure(&mut config);
     config.rootfs.diff_ids = layers;
-    compose(store, config, parent.map(|parent| parent.id.clone()), reference)
+    compose(store, config, parent.map(|parent| parent.id.clone()), named)
 }
 
-/// Makes the image that `config` describes, whose layers are all here. Blocks until everything is on disk.
+/// Makes the image that `config` describes, whose layers are all here. Blocks as [`derive`] does.
 pub fn compose(
     store: &Store,
     parsed: ImageConfig,
     parent: Option<Digest>,
-    reference: Option<Reference>,
+    (reference, lasting): (Option<Reference>, Lasting),
 ) -> Result<Loaded, LoadError> {
     let layers = &parsed.rootfs.diff_ids;
     let mut pins = Pins::new(store);
@@ -60,6 +61,6 @@ pub fn compose(
     };
     let spool = Spool::new(pins);
     let assembly = assemble(store, spool, vec![planned], &mut |_| {})?;
-    let made = assembly.record(store, &mut |_| {})?;
+    let made = assembly.record(store, lasting, &mut |_| {})?;
     Ok(made.into_iter().next().expect("one image was planned"))
 }

@@ -69,6 +69,7 @@ mod push;
 mod record;
 mod remove;
 mod save;
+mod settle;
 mod store;
 mod unpacked;
 mod usage;
@@ -97,5 +98,6 @@ pub use push::{
 pub use record::ImageRecord;
 pub use remove::{ImageUser, RemoveError, RemoveOptions, Removed, remove_platform};
 pub use save::{SaveError, Saving, save};
+pub use settle::{Lasting, SettleError, settle};
 pub use store::{OpenError, ResolveError, Store, SweepError, TagError, open_on};
 pub use usage::{Beside, ImageParts, LayerUsage, Part, beside_layers, blob_bytes, image_parts};

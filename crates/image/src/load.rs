@@ -16,6 +16,7 @@ use errdefs::ErrorKind;
 use oci::image::Platform;
 use oci::{Digest, Reference, ReferenceError};
 
+use crate::settle::Lasting;
 use crate::store::Store;
 
 pub(crate) mod assemble;
@@ -225,5 +226,5 @@ pub fn load_for(
     let spool = spool::read(store, source)?;
     let images = plan::plan(&spool.documents, platform)?;
     let assembly = assemble::assemble(store, spool, images, events)?;
-    assembly.record(store, events)
+    assembly.record(store, Lasting::Now, events)
 }

@@ -1,4 +1,4 @@
-//! The database: three tables of JSON, read whole at start, one commit per operation: a durable one, unless nobody would
+//! The database: tables of JSON, read whole at start, one commit per operation: a durable one, unless nobody would
 //! miss it.
 
 use std::collections::{BTreeMap, HashMap};
@@ -20,6 +20,8 @@ use crate::record::{StoredImage, StoredLayer};
 const IMAGES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("images");
 const REFERENCES: TableDefinition<'_, &str, &str> = TableDefinition::new("references");
 const LAYERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("layers");
+/// Keys of images and layers, and the boot during which they were written.
+const UNSETTLED: TableDefinition<'_, &str, &str> = TableDefinition::new("unsettled");
 
 /// redb's page cache. We read every row once at start and keep them ourselves, so this is for the pages of one commit.
 const CACHE_BYTES: usize = 512 * 1024;
@@ -44,6 +46,8 @@ pub(crate) struct Rows {
     pub(crate) images: BTreeMap<Digest, StoredImage>,
     pub(crate) references: Vec<(Reference, Digest)>,
     pub(crate) layers: HashMap<ChainId, StoredLayer>,
+    /// What need not be on disk, and the boot during which it was written.
+    pub(crate) unsettled: Vec<(Unsettled, String)>,
     /// `table key` of rows that could not be understood.
     pub(crate) torn: Vec<String>,
 }
@@ -54,6 +58,32 @@ pub(crate) struct Change {
     pub(crate) images: Vec<(Digest, Option<StoredImage>)>,
     pub(crate) references: Vec<(Reference, Option<Digest>)>,
     pub(crate) layers: Vec<(ChainId, Option<StoredLayer>)>,
+    /// With the boot during which they were written.
+    pub(crate) unsettled: Vec<(Unsettled, Option<String>)>,
+}
+
+/// What a power cut may take.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Unsettled {
+    Image(Digest),
+    Layer(ChainId),
+}
+
+impl Unsettled {
+    fn key(&self) -> String {
+        match self {
+            Unsettled::Image(id) => format!("image {id}"),
+            Unsettled::Layer(chain_id) => format!("layer {}", chain_id.0),
+        }
+    }
+
+    fn of_key(key: &str) -> Option<Unsettled> {
+        match key.split_once(' ')? {
+            ("image", id) => id.parse().ok().map(Unsettled::Image),
+            ("layer", chain_id) => chain_id.parse().ok().map(Unsettled::Layer),
+            _ => None,
+        }
+    }
 }
 
 impl Metadata {
@@ -85,6 +115,19 @@ impl Metadata {
             match (key.parse(), decode(&value)) {
                 (Ok(chain_id), Some(layer)) => drop(rows.layers.insert(chain_id, layer)),
                 _ => rows.torn.push(format!("layer {key}")),
+            }
+        }
+        match read.open_table(UNSETTLED) {
+            // An older one.
+            Err(redb::TableError::TableDoesNotExist(_)) => {}
+            unsettled => {
+                for row in unsettled?.iter()? {
+                    let (key, boot) = row?;
+                    match Unsettled::of_key(key.value()) {
+                        Some(unsettled) => rows.unsettled.push((unsettled, boot.value().to_owned())),
+                        None => rows.torn.push(format!("unsettled {}", key.value())),
+                    }
+                }
             }
         }
         let references = match read.open_table(REFERENCES) {
@@ -152,6 +195,7 @@ fn open_or_create(path: &Path) -> Result<Database, redb::Error> {
     write.open_table(IMAGES)?;
     write.open_table(REFERENCES)?;
     write.open_table(LAYERS)?;
+    write.open_table(UNSETTLED)?;
     // Dropped when nothing was created: an open of an existing database costs no sync.
     write.abort()?;
     reserve(path);
@@ -207,6 +251,13 @@ fn write(database: &Database, change: &Change, durability: Durability) -> Result
             match layer {
                 Some(layer) => drop(layers.insert(chain_id.0.as_str(), &encode(layer)[..])?),
                 None => drop(layers.remove(chain_id.0.as_str())?),
+            }
+        }
+        let mut unsettled = write.open_table(UNSETTLED)?;
+        for (what, boot) in &change.unsettled {
+            match boot {
+                Some(boot) => drop(unsettled.insert(&what.key()[..], &boot[..])?),
+                None => drop(unsettled.remove(&what.key()[..])?),
             }
         }
     }

@@ -30,6 +30,7 @@ use crate::load::assemble::assemble;
 use crate::load::plan::{LAYERS_MAX, PlannedImage, PlannedLayer, blob_path};
 use crate::load::spool::{LayerBlob, Spool, Spooled};
 use crate::pins::{Form, Pins};
+use crate::settle::Lasting;
 use crate::store::Store;
 use crate::unpacked::{Staging, Unpacked};
 use crate::{LoadError, Loaded};
@@ -296,7 +297,7 @@ pub fn pull_with<R: Read + Send>(
     }
     plan_attestations(&mut planned, beside(), &mut spool);
     let stored = assemble(store, spool, vec![planned], &mut |_| {})
-        .and_then(|assembly| assembly.record(store, &mut |_| {}))
+        .and_then(|assembly| assembly.record(store, Lasting::Now, &mut |_| {}))
         .map_err(refused)?;
     let is_ours = |blob: &Digest| image.manifest.layers.iter().any(|layer| layer.digest == *blob);
     cut::discard_cut(store, |blob, _| is_ours(blob));

@@ -17,6 +17,7 @@ use crate::pins::Pinned;
 use crate::platforms::{meant_by, named};
 use crate::record::{ImageRecord, State, StoredImage, StoredLayer, stored};
 use crate::remove::difference;
+use crate::settle::{self, SettleError, Unsettling};
 
 /// The longest configuration, manifest or index that is read. Registries and containerd refuse longer ones, too.
 pub(crate) const DOCUMENT_MAX: u64 = 4 * 1024 * 1024;
@@ -31,6 +32,7 @@ pub struct Store {
     pub(crate) snapshots: Snapshots,
     pub(crate) metadata: Mutex<Metadata>,
     pub(crate) state: RwLock<State>,
+    pub(crate) unsettling: Unsettling,
     /// What loads count on.
     pub(crate) pins: Mutex<Pinned>,
     /// How long blobs are, as far as somebody asked.
@@ -118,6 +120,9 @@ pub enum TagError {
     /// `sha256:x` would read as an id.
     #[error("refusing to create an ambiguous tag using digest algorithm as name")]
     Ambiguous,
+    /// The disk does not take the image.
+    #[error(transparent)]
+    Settle(#[from] SettleError),
     /// The database does not take it.
     #[error("record the tag")]
     Record {
@@ -132,7 +137,7 @@ impl TagError {
         match self {
             TagError::Resolve(err) => err.kind(),
             TagError::Digest | TagError::Ambiguous => ErrorKind::InvalidArgument,
-            TagError::Record { .. } => ErrorKind::Internal,
+            TagError::Settle(_) | TagError::Record { .. } => ErrorKind::Internal,
         }
     }
 }
@@ -222,6 +227,8 @@ impl Store {
         if target.familiar_name() == "sha256" {
             return Err(TagError::Ambiguous);
         }
+        // Whoever gives an image a name wants it to stay.
+        settle::settle(self)?;
         let mut metadata = self.writer();
         let target = target.clone().with_default_tag();
         let now = stdx::time::Rfc3339::now().to_string();
@@ -301,8 +308,13 @@ pub fn open_on(root: &Path, driver: Driver) -> Result<Store, OpenError> {
     let snapshots = Snapshots::open(&root.join("snapshots"), driver);
     let snapshots = snapshots.map_err(|source| OpenError::Snapshots { source })?;
     let path = root.join("images.redb");
-    let opened = Metadata::open(&path).and_then(|(metadata, aside)| Ok((metadata.read()?, metadata, aside)));
+    let opened = Metadata::open(&path).and_then(|(mut metadata, aside)| {
+        let mut rows = metadata.read()?;
+        settle::forget_other_boots(&mut rows, &mut metadata)?;
+        Ok((rows, metadata, aside))
+    });
     let (rows, metadata, aside) = opened.map_err(|source| OpenError::Database { path, source })?;
+    let unsettling = Unsettling::of(&rows);
     let mut torn = rows.torn.clone();
     let state = build_state(rows, &content, &mut torn);
     let store = Store {
@@ -310,6 +322,7 @@ pub fn open_on(root: &Path, driver: Driver) -> Result<Store, OpenError> {
         snapshots,
         metadata: Mutex::new(metadata),
         state: RwLock::new(state),
+        unsettling,
         pins: Mutex::default(),
         lengths: Mutex::default(),
         cut: Mutex::default(),
@@ -327,10 +340,11 @@ pub fn open_on(root: &Path, driver: Driver) -> Result<Store, OpenError> {
 
 /// Whether all that a change changes is when images that there were got the names that they had.
 fn changes_times_alone(before: &State, change: &Change) -> bool {
-    let Change { images, references, layers } = change;
+    let Change { images, references, layers, unsettled } = change;
     let untimed = |image: StoredImage| StoredImage { last_tagged: None, ..image };
     references.is_empty()
         && layers.is_empty()
+        && unsettled.is_empty()
         && images.iter().all(|(id, after)| {
             let before = before.images.get(id).map(|record| untimed(stored(record)));
             before.is_some() && before == after.clone().map(untimed)

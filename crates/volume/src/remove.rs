@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -225,7 +225,7 @@ impl Volumes {
     pub fn sweep(&self) -> Result<usize, SweepError> {
         let failed = |source| SweepError { path: self.root.clone(), more: 0, source };
         // Whoever removes a container asks for a sweep, mostly for nothing: that must not cost everybody a flush of the disk.
-        if !self.has_set_aside().map_err(failed)? {
+        if !has_set_aside(&self.root).map_err(failed)? {
             return Ok(0);
         }
         // A volume that a power cut brings back must not come back without half of its files.
@@ -233,15 +233,15 @@ impl Volumes {
         let swept = stdx::tree::sweep(&self.root, GONE);
         swept.map_err(|left| SweepError { path: left.path, more: left.more, source: left.source })
     }
+}
 
-    fn has_set_aside(&self) -> io::Result<bool> {
-        for entry in fs::read_dir(&self.root)? {
-            if entry?.file_name().as_encoded_bytes().starts_with(GONE.as_bytes()) {
-                return Ok(true);
-            }
+fn has_set_aside(root: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(root)? {
+        if entry?.file_name().as_encoded_bytes().starts_with(GONE.as_bytes()) {
+            return Ok(true);
         }
-        Ok(false)
     }
+    Ok(false)
 }
 
 /// The same as [`Volumes::usage`]; ends with an error soon after somebody sets `stop`.

@@ -387,6 +387,9 @@ pub enum BuildError {
     /// It cannot be named.
     #[error(transparent)]
     Tag(ImageError),
+    /// The disk does not take it.
+    #[error(transparent)]
+    Settle(#[from] image::SettleError),
 }
 
 impl BuildError {

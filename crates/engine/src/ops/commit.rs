@@ -10,7 +10,7 @@ use std::time::Duration;
 use archive::{Entry, Kind, Pack, PackError, TarWriter};
 use engine_api::container::Config;
 use errdefs::ErrorKind;
-use image::ImageRecord;
+use image::{ImageRecord, Lasting};
 use oci::image::{ExecConfig, History, ImageConfig, Platform};
 use oci::{Digest, Reference, ReferenceError};
 use rustix::fs::{CWD, Mode, OFlags, openat};
@@ -290,7 +290,7 @@ fn build(
 ) -> Result<image::Loaded, CommitError> {
     let key = snapshot_key(container.id());
     let changes = engine.images.snapshots().changes(&key, STUBS).map_err(CommitError::Compare)?;
-    build_of(engine, (&key, false), &changes, parent, reference, |image| {
+    build_of(engine, (&key, false), &changes, parent, (reference, Lasting::Now), |image| {
         describe(image, super::import::host_platform(), config, step)
     })
 }
@@ -301,7 +301,7 @@ fn build_of(
     (key, is_given): (&SnapshotKey, bool),
     changes: &Changes,
     parent: Option<&ImageRecord>,
-    reference: Option<Reference>,
+    named: (Option<Reference>, Lasting),
     configure: impl FnOnce(&mut ImageConfig),
 ) -> Result<image::Loaded, CommitError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -322,10 +322,7 @@ fn build_of(
             let _ = done.send(packed);
         });
         let layer = Layer { reader, outcome };
-        match taken {
-            Some(stage) => image::build_from(&engine.images, parent, (stage, layer), reference, configure),
-            None => engine.images.build(parent, layer, reference, configure),
-        }
+        image::build_from(&engine.images, parent, (taken, layer), named, configure)
     });
     Ok(built?)
 }
@@ -341,7 +338,7 @@ pub(super) struct StepFiles<'a> {
 }
 
 /// A step of a build: an image of what a snapshot changed, if there is one, or that only says something else. The
-/// platform is that of one without a parent.
+/// platform is that of one without a parent. It is settled with its build.
 pub(super) fn build_step(
     engine: &Engine,
     files: Option<StepFiles<'_>>,
@@ -360,8 +357,8 @@ pub(super) fn build_step(
     step.empty_layer = changed.is_none();
     let configure = |image: &mut ImageConfig| describe(image, platform, config, step);
     let built = match &changed {
-        Some((key, changes)) => build_of(engine, *key, changes, parent, None, configure)?,
-        None => image::derive(&engine.images, parent, None, configure)?,
+        Some((key, changes)) => build_of(engine, *key, changes, parent, (None, Lasting::Later), configure)?,
+        None => image::derive(&engine.images, parent, (None, Lasting::Later), configure)?,
     };
     Ok(built.id)
 }
@@ -373,7 +370,7 @@ pub(super) fn build_nothing(engine: &Engine, config: &Config, platform: Platform
         image.created = Some(rfc3339(now_nanos()));
         image.config = exec_config(config);
     };
-    Ok(image::derive(&engine.images, None, None, configure)?.id)
+    Ok(image::derive(&engine.images, None, (None, Lasting::Later), configure)?.id)
 }
 
 /// What [`build_step`] makes the configuration of an image, above `parent`'s, of a step that is known to have come to `layer`.

@@ -1,6 +1,6 @@
 //! Gives every layer its place, then records the images.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 
 use content::{Expected, Ingest, Sync};
@@ -13,10 +13,11 @@ use super::plan::{Documents, PlannedImage, PlannedLayer};
 use super::spool::{LayerBlob, Spool, Spooled};
 use super::{LoadError, LoadEvent, Loaded};
 use crate::attestation::Attestation;
-use crate::metadata::Change;
+use crate::metadata::{Change, Unsettled};
 use crate::pins::Pins;
 use crate::record::{State, StoredImage, StoredLayer, stored};
 use crate::remove::difference;
+use crate::settle::{Lasting, settled};
 use crate::store::{Store, image_record};
 use crate::unpacked::Unpacked;
 
@@ -288,12 +289,27 @@ fn verify(planned: &PlannedLayer, applied: &Applied) -> Result<(), LoadError> {
 
 impl Assembly<'_> {
     /// Makes it all visible, or nothing.
-    pub(crate) fn record(self, store: &Store, events: &mut dyn FnMut(LoadEvent)) -> Result<Vec<Loaded>, LoadError> {
-        let failed = |source| LoadError::Sync { source };
-        store.snapshots.sync().map_err(failed)?;
+    pub(crate) fn record(
+        self,
+        store: &Store,
+        lasting: Lasting,
+        events: &mut dyn FnMut(LoadEvent),
+    ) -> Result<Vec<Loaded>, LoadError> {
+        // Without a boot to name nothing can be left for later.
+        let later = if lasting == Lasting::Later { stdx::boot::id().ok() } else { None };
+        // What is recorded builds on layers of which some may not be on disk: from now on all of them are.
+        let older = if later.is_none() { store.unsettling.all() } else { BTreeSet::new() };
+        if later.is_none() {
+            store.snapshots.sync().map_err(|source| LoadError::Sync { source })?;
+        }
         let mut metadata = store.writer();
-        let recorded = self.place(store).and_then(|(change, next, loaded)| {
+        let recorded = self.place(store, later.is_none()).and_then(|(mut change, next, loaded)| {
+            let new = later.as_ref().map(|_| store.read(|before| added(before, &next))).unwrap_or_default();
+            change.unsettled = settled(&older);
+            change.unsettled.extend(new.iter().map(|what| (what.clone(), later.clone())));
             metadata.commit(&change).map_err(|source| LoadError::Record { source })?;
+            store.unsettling.forget(&older);
+            store.unsettling.add(new);
             Ok((next, loaded))
         });
         let (next, loaded) = match recorded {
@@ -316,16 +332,19 @@ impl Assembly<'_> {
         Ok(loaded)
     }
 
-    /// Renames everything to where it belongs. The caller holds the database.
-    fn place(self, store: &Store) -> Result<(Change, State, Vec<Loaded>), LoadError> {
+    /// Renames everything to where it belongs, and has the names survive a power cut if they are `synced`. The caller holds the
+    /// database.
+    fn place(self, store: &Store, synced: bool) -> Result<(Change, State, Vec<Loaded>), LoadError> {
         for (chain_id, stage) in self.staged {
             store.snapshots.commit(stage, &chain_id)?;
         }
         for blob in self.blobs {
             blob.commit(&Expected::default(), Sync::Later)?;
         }
-        let synced = store.snapshots.sync_names().and_then(|()| store.content.sync_names());
-        synced.map_err(|source| LoadError::Sync { source })?;
+        if synced {
+            let synced = store.snapshots.sync_names().and_then(|()| store.content.sync_names());
+            synced.map_err(|source| LoadError::Sync { source })?;
+        }
         let before = store.read(Clone::clone);
         let mut next = before.clone();
         next.layers.extend(self.layers.clone());
@@ -354,6 +373,13 @@ impl Assembly<'_> {
         let change = Change { layers, ..difference(&before, &next) };
         Ok((change, next, loaded))
     }
+}
+
+/// What there was not before.
+fn added(before: &State, next: &State) -> Vec<Unsettled> {
+    let images = next.images.keys().filter(|id| !before.images.contains_key(id)).cloned().map(Unsettled::Image);
+    let layers = next.layers.keys().filter(|chain| !before.layers.contains_key(chain)).cloned().map(Unsettled::Layer);
+    images.chain(layers).collect()
 }
 
 /// Tells of every name once, though images for several platforms may have it.

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use image::Store;
+use image::{Lasting, Store};
 use oci::image::History;
 
 use crate::archive::{docker, layer};
@@ -65,13 +65,17 @@ fn privileged_an_image_says_something_else_of_the_same_layers() {
     scratch.load(&docker(Some("a:1"), &[layer(&[("a", "1")])], "")).unwrap();
     let parent = scratch.store.resolve("a:1").unwrap();
     let name = Some("b:1".parse().unwrap());
-    let derived = image::derive(&scratch.store, Some(&parent), name, |image| image.history.push(step("why"))).unwrap();
+    let derived =
+        image::derive(&scratch.store, Some(&parent), (name, Lasting::Now), |image| image.history.push(step("why")))
+            .unwrap();
     let scratch = scratch.reopened();
     let child = scratch.store.resolve("b:1").unwrap();
     assert_eq!((&child.id, child.parent.as_ref()), (&derived.id, Some(&parent.id)));
     assert_eq!((&child.chain, child.size_bytes), (&parent.chain, parent.size_bytes));
     assert_eq!(child.config.history.last(), Some(&step("why")));
     // Without a parent it has no layer at all.
-    let empty = image::derive(&scratch.store, None, None, |image| image.platform.os = "linux".to_owned()).unwrap();
+    let empty =
+        image::derive(&scratch.store, None, (None, Lasting::Now), |image| image.platform.os = "linux".to_owned())
+            .unwrap();
     assert!(scratch.store.get(&empty.id).unwrap().chain.is_empty());
 }

@@ -13,6 +13,7 @@ mod platforms;
 mod pull;
 mod remove;
 mod save;
+mod settle;
 
 use std::path::{Path, PathBuf};
 

@@ -285,7 +285,9 @@ fn privileged_what_goes_by_nobodys_word_goes_whole_or_not_at_all() {
     store.remove("mine:1", plain(), &[]).unwrap();
     // Built from since.
     let parent = store.get(&here).unwrap();
-    let child = image::derive(store, Some(&*parent), None, |config| config.author = "b".to_owned()).unwrap();
+    let child =
+        image::derive(store, Some(&*parent), (None, image::Lasting::Now), |config| config.author = "b".to_owned())
+            .unwrap();
     let both = seen(&[&here, &there]);
     assert_eq!(evict(store, &both, &|_| false).unwrap(), None);
     store.remove(child.id.as_str(), plain(), &[]).unwrap();

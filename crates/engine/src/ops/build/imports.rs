@@ -13,7 +13,7 @@ use builder::cache::Key;
 use builder::shared::{self, DOCUMENT_TYPE, Place, SharedCache, SharedStep};
 use content::Blob;
 use engine_api::container::Config;
-use image::{ImageRecord, LoadError, PulledImage};
+use image::{ImageRecord, Lasting, LoadError, PulledImage};
 use oci::image::{Descriptor, History, ImageConfig, Index, Manifest, Platform, media_type};
 use oci::{Digest, Reference};
 use registry_client::{RegistryError, Session, Transfer, Wanted};
@@ -167,7 +167,8 @@ impl Imports {
         let Found { config, bytes, remote } = found;
         let Some((layers, origin)) = remote else {
             let engine = self.engine.clone();
-            let composed = bridge::blocking(move || image::compose(&engine.images, config, parent, None)).await;
+            let composed =
+                bridge::blocking(move || image::compose(&engine.images, config, parent, (None, Lasting::Later))).await;
             return Ok(composed?.id);
         };
         let bytes = bytes.unwrap_or_else(|| serde_json::to_vec(&config).expect("configurations have string keys"));

@@ -385,6 +385,9 @@ async fn finish(common: &Arc<Common>, image: Option<Digest>, names: Vec<Referenc
     let (stages, kept) = (common.done(), common.kept());
     let goods = exports::Goods { stages: &stages, kept: &kept, place: &common.context.place };
     exports::leave(whom, &common.options.cache_to, &goods).await?;
+    // One flush of the disk for all steps.
+    let task = engine.clone();
+    bridge::blocking(move || image::settle(&task.images)).await?;
     lines.text(format!("Successfully built {}\n", short(Some(&image)))).await;
     tag(engine, lines, image.as_str(), names).await?;
     image_budget::look_soon(engine, [image.clone()]);

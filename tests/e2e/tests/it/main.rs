@@ -27,6 +27,7 @@ mod build_git_access;
 mod build_mounts;
 mod build_outputs;
 mod build_remote;
+mod build_sharing;
 mod build_stages;
 mod buildx;
 mod buildx_attestations;

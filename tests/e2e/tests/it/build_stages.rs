@@ -307,7 +307,7 @@ fn privileged_why_a_step_is_done_again_is_told() {
         build("", &[]);
         let again = "everything is done again (--no-cache)";
         build("--no-cache", &all(again).map(|(step, _)| (step, again)));
-        way.at().ok("builder prune -f");
+        way.at().ok("builder prune -af");
         build("", &all("it was forgotten (builder prune)"));
         let id = |name: &str| way.at().inspect(name, "{{.Id}}")[7..19].to_owned();
         let first = id(&base);

@@ -26,6 +26,7 @@ mod build_git;
 mod build_git_access;
 mod build_mounts;
 mod build_outputs;
+mod build_prune;
 mod build_remote;
 mod build_sharing;
 mod build_stages;

@@ -216,6 +216,7 @@ fn find(config: EngineConfig) -> Result<Found, OpenError> {
         current: Current::new(config.changeable.clone()),
         pulls: crate::pulls::Pulls::default(),
         caches: Default::default(),
+        flights: Default::default(),
         seen_sources: Default::default(),
         image_users: tokio::sync::RwLock::default(),
         networking: Networking::open(network, &spawner).map_err(OpenError::Network)?,

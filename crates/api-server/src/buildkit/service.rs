@@ -411,7 +411,7 @@ impl BuildService {
             max_used: bytes(request.max_used_space),
             min_free: bytes(request.min_free_space),
         };
-        let pruned = build_cache::prune(&self.engine, wanted, limits).await;
+        let pruned = build_cache::prune(&self.engine, wanted, request.all, limits).await;
         let (sender, receiver) = mpsc::channel(16);
         tokio::spawn(async move {
             let gone: BTreeSet<String> = pruned.caches_deleted.into_iter().flatten().collect();
@@ -427,8 +427,8 @@ impl BuildService {
 }
 
 fn usage_of(record: CacheRecord) -> UsageRecord {
-    let CacheRecord { id, kind, description, in_use, size, usage_count, .. } = record;
-    UsageRecord { id, in_use, size, usage_count, description, kind, ..UsageRecord::default() }
+    let CacheRecord { id, kind, description, in_use, shared, size, usage_count, .. } = record;
+    UsageRecord { id, in_use, shared, size, usage_count, description, kind, ..UsageRecord::default() }
 }
 
 /// What a client came to; `None` if it built nothing.

@@ -51,5 +51,6 @@ pub(crate) async fn prune_caches(call: Call) -> Result<Answer, Failure> {
     // The first is the old name of the second.
     let limits = Limits { reserved: if reserved > 0 { reserved } else { keep }, max_used, min_free };
     let wanted = build_cache::wanted(&filters)?;
-    Ok(response::json(StatusCode::OK, &build_cache::prune(&call.engine, wanted, limits).await))
+    let all = call.query.flag("all");
+    Ok(response::json(StatusCode::OK, &build_cache::prune(&call.engine, wanted, all, limits).await))
 }

@@ -352,4 +352,7 @@ pub struct UsageRecord {
     /// Of which kind it is: `regular`.
     #[prost(string, tag = "10")]
     pub kind: String,
+    /// Whether an image has it, too.
+    #[prost(bool, tag = "11")]
+    pub shared: bool,
 }

@@ -4,14 +4,18 @@
 //! made of; what takes space are the images of the steps, which go as images do. Without its record a step is done again. Directories that commands keep (`RUN --mount=type=cache`) take what is in
 //! them, and so do contexts of clients that are kept so that only what changed is sent again. Limits are of these alone.
 
+use std::collections::HashSet;
+
 use engine_api::disk_usage::{CacheRecord, CachesPruned};
 use errdefs::ErrorKind;
 pub use filter::Wanted;
+use oci::Digest;
 
 use crate::Engine;
 use crate::clock::{self, now_nanos};
 use crate::filters::{FilterError, Filters};
 use crate::ops::build::{self, Limits, Space, SpaceKind};
+use crate::ops::image_budget;
 
 mod filter;
 
@@ -66,11 +70,38 @@ fn id_of(key: &str) -> &str {
 pub async fn list(engine: &Engine) -> Vec<CacheRecord> {
     let task = engine.clone();
     let (all, space) = bridge::blocking(move || (build::remembered(&task), build::all_space(&task))).await;
-    all.iter().map(record_of_step).chain(space.iter().map(record_of)).collect()
+    let referred = Referred::of(engine);
+    all.iter().map(|step| record_of_step(step, &referred)).chain(space.iter().map(record_of)).collect()
 }
 
-fn record_of_step(step: &build::Remembered) -> CacheRecord {
+/// The images that are wanted for themselves, and those that they were built from: with BuildKit what they have in common
+/// with records of its cache is shared.
+struct Referred(HashSet<Digest>);
+
+impl Referred {
+    /// Those that have a name, or that somebody uses.
+    fn of(engine: &Engine) -> Referred {
+        let users = image_budget::users(engine);
+        let mut referred = HashSet::new();
+        for image in engine.images.list() {
+            let has_name = !image.references.is_empty() || !image.platform_of.is_empty();
+            let is_wanted = has_name || users.reason(engine, &image).is_some();
+            let mut next = is_wanted.then_some(image);
+            while let Some(image) = next.filter(|image| referred.insert(image.id.clone())) {
+                next = image.parent.as_ref().and_then(|parent| engine.images.get(parent));
+            }
+        }
+        Referred(referred)
+    }
+
+    fn has(&self, step: &build::Remembered) -> bool {
+        step.image.as_ref().is_some_and(|image| self.0.contains(image))
+    }
+}
+
+fn record_of_step(step: &build::Remembered, referred: &Referred) -> CacheRecord {
     CacheRecord {
+        shared: referred.has(step),
         id: id_of(&step.key).to_owned(),
         kind: STEP.to_owned(),
         description: step.about.clone(),
@@ -111,8 +142,8 @@ pub fn wanted(filters: &Filters) -> Result<Wanted, CachePruneError> {
     Wanted::parse(filters, now_nanos())
 }
 
-/// Forgets what is wanted; with limits only what takes space, the oldest first, until it is no more than they say.
-pub async fn prune(engine: &Engine, wanted: Wanted, limits: Limits) -> CachesPruned {
+/// Forgets what is wanted, of steps only those of images that nobody refers to unless `all_steps` are; with limits only what takes space, the oldest first, until it is no more than they say.
+pub async fn prune(engine: &Engine, wanted: Wanted, all_steps: bool, limits: Limits) -> CachesPruned {
     let task = engine.clone();
     let (forgotten, freed) = bridge::blocking(move || {
         let all = build::all_space(&task);
@@ -125,8 +156,10 @@ pub async fn prune(engine: &Engine, wanted: Wanted, limits: Limits) -> CachesPru
             {
                 tracing::debug!(%err, "what servers of the web said is not forgotten");
             }
-            let steps = build::remembered(&task).into_iter();
-            let steps = steps.filter(|step| wanted.is(&record_of_step(step), step.created_at_nanos));
+            let (steps, referred) = (build::remembered(&task).into_iter(), Referred::of(&task));
+            let steps = steps.filter(|step| {
+                (all_steps || !referred.has(step)) && wanted.is(&record_of_step(step, &referred), step.created_at_nanos)
+            });
             let gone = steps.filter(|step| build::forget(&task, &step.key).is_ok());
             forgotten.extend(gone.map(|step| id_of(&step.key).to_owned()));
         }

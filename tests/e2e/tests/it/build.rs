@@ -302,7 +302,7 @@ fn privileged_builds_leave_nothing() {
         assert!(listed.starts_with("/bin/sh -c echo 1 > /x|") && listed.contains(" ago|"), "{listed}");
         // Steps take nothing of their own; what our own client has sent of its directory is kept.
         let kept = if cli == testkit::Cli::Longshore { text.len() } else { 0 };
-        let told = at.ok("builder prune -f");
+        let told = at.ok("builder prune -af");
         assert!(told.ends_with(&format!("Total reclaimed space: {kept}B")), "{told}");
         assert_eq!((left("build-cache"), left("build-contexts")), (0, 0));
         assert!(!build(&at, &image, &directory, "").contains("Using cache"));

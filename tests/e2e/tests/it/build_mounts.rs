@@ -38,6 +38,11 @@ impl Way<'_> {
         &self.plugged.at
     }
 
+    /// With the plugins.
+    pub(crate) fn plugged(&self) -> &Plugged<'_> {
+        self.plugged
+    }
+
     /// A name that no other way has.
     pub(crate) fn name(&self, name: &str) -> String {
         let way = self.cli.map_or("buildx".to_owned(), |cli| format!("{cli:?}").to_lowercase());

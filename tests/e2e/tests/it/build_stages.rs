@@ -11,12 +11,12 @@ use crate::build_ends::await_nothing;
 use crate::build_mounts::{Way, each_way};
 
 /// A command that waits for a file for a minute. Whoever waits for something that comes afterwards waits in vain.
-fn wait_for(file: &str) -> String {
+pub(crate) fn wait_for(file: &str) -> String {
     format!("for i in $(seq 600); do [ -e {file} ] && break; sleep 0.1; done; [ -e {file} ]")
 }
 
 /// A `RUN` that has a cache of this name at `/c`, which all share.
-fn run(cache: &str, command: &str) -> String {
+pub(crate) fn run(cache: &str, command: &str) -> String {
     format!("RUN --mount=type=cache,id={cache},target=/c {command}\n")
 }
 
@@ -135,7 +135,7 @@ fn privileged_with_the_client_all_stages_end() {
         };
         let last = "FROM busybox\nCOPY --from=one /a /\nCOPY --from=two /b /\n";
         let directory = context(&[("Dockerfile", &(stage("one", "two") + &stage("two", "one") + last))]);
-        let mut client = begin(way, &directory);
+        let mut client = begin(way, "--no-cache", &directory);
         client.read_until("both begun\n").unwrap();
         client.signal(Signal::KILL).unwrap();
         client.wait().unwrap();
@@ -144,8 +144,8 @@ fn privileged_with_the_client_all_stages_end() {
 }
 
 /// Begins a build whose output is read.
-fn begin(way: &Way<'_>, directory: &tempfile::TempDir) -> Piped {
-    let mut command = way.command("--no-cache", directory);
+pub(crate) fn begin(way: &Way<'_>, flags: &str, directory: &tempfile::TempDir) -> Piped {
+    let mut command = way.command(flags, directory);
     if way.cli.is_none() {
         // buildx tells all on standard error.
         let mut shell = std::process::Command::new("sh");
@@ -307,7 +307,7 @@ fn privileged_why_a_step_is_done_again_is_told() {
         build("", &[]);
         let again = "everything is done again (--no-cache)";
         build("--no-cache", &all(again).map(|(step, _)| (step, again)));
-        way.at().ok("builder prune -f");
+        way.at().ok("builder prune -af");
         build("", &all("it was forgotten (builder prune)"));
         let id = |name: &str| way.at().inspect(name, "{{.Id}}")[7..19].to_owned();
         let first = id(&base);

@@ -129,6 +129,8 @@ pub(crate) struct Remembered {
     pub(crate) about: String,
     /// Nanoseconds since 1970.
     pub(crate) created_at_nanos: i64,
+    /// The image that it came to, if there is one.
+    pub(crate) image: Option<Digest>,
 }
 
 /// All that is remembered, the oldest first. Blocks.
@@ -137,6 +139,7 @@ pub(crate) fn remembered(engine: &Engine) -> Vec<Remembered> {
         key,
         about: entry.about,
         created_at_nanos: entry.created_at_nanos,
+        image: entry.image.parse().ok(),
     };
     let mut all: Vec<Remembered> = entries(engine).map(one).collect();
     all.sort_by(|a, b| (a.created_at_nanos, &a.key).cmp(&(b.created_at_nanos, &b.key)));

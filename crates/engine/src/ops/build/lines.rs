@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::SendTimeoutError;
 
 use super::caches::Wanted;
+use super::flights::Flight;
 use super::turns::Turns;
 use super::{BuildLine, Explanation, PartEvent, Used};
 use crate::sync::lock;
@@ -30,6 +31,8 @@ pub(super) struct Lines {
     /// The last one of the instruction; 0 if only where it begins is known.
     end: AtomicUsize,
     held: Mutex<Held>,
+    /// Steps that the build does, for which others may wait, too.
+    leads: Arc<Mutex<Vec<Arc<Flight>>>>,
     /// How long a reader may stop while others wait for what is held.
     reader_waited: Duration,
 }
@@ -39,6 +42,8 @@ pub(super) struct Lines {
 struct Held {
     /// The keys of caches, and who else waits for which.
     caches: Option<(Arc<Wanted>, Vec<String>)>,
+    /// The step that is done, where others may hear what it prints.
+    step: Option<Arc<Flight>>,
     /// How many bytes of what was printed were left out.
     left_out: usize,
 }
@@ -67,6 +72,7 @@ impl Lines {
             line: 0.into(),
             end: 0.into(),
             held: Mutex::default(),
+            leads: Arc::default(),
             reader_waited: READER_WAITED,
         }
     }
@@ -90,6 +96,7 @@ impl Lines {
             line: 0.into(),
             end: 0.into(),
             held: Mutex::default(),
+            leads: self.leads.clone(),
             reader_waited: self.reader_waited,
         }
     }
@@ -99,15 +106,42 @@ impl Lines {
         lock(&self.held).caches = caches;
     }
 
+    /// Notes a step that is done from now on, for which others may wait; what it prints they hear unless it `is_private`.
+    pub(super) fn leads(&self, step: &Arc<Flight>, is_private: bool) {
+        lock(&self.leads).push(step.clone());
+        lock(&self.held).step = (!is_private).then(|| step.clone());
+    }
+
+    /// That step is at its end.
+    pub(super) fn led(&self, step: &Arc<Flight>) {
+        lock(&self.leads).retain(|other| !Arc::ptr_eq(other, step));
+        lock(&self.held).step = None;
+    }
+
+    /// Whether others wait for what is held here, or for a step of the build, which may need what is held here to get on.
+    fn is_wanted(&self) -> bool {
+        let holds = lock(&self.held).is_wanted();
+        holds || lock(&self.leads).iter().any(|step| step.is_followed())
+    }
+
+    /// Tells what a command prints, and those who wait for the same step.
+    pub(super) async fn print(&self, is_error: bool, bytes: &[u8]) {
+        if let Some(step) = &lock(&self.held).step {
+            step.print(is_error, bytes);
+        }
+        self.part(PartEvent::Output { is_error, bytes: bytes.to_vec() }).await;
+        let text = String::from_utf8_lossy(bytes);
+        let text = if is_error { format!("\u{1b}[91m{text}\u{1b}[0m") } else { text.into_owned() };
+        self.text(text).await;
+    }
+
     /// Tells something; waits for who reads. What a command prints that holds what others wait for is left out while its
     /// reader has stopped: how much that was is told when he goes on.
     pub(super) async fn tell(&self, mut line: BuildLine) {
         let bytes = printed_bytes(&line);
         loop {
-            let (left_out, is_wanted) = {
-                let held = lock(&self.held);
-                (held.left_out, held.is_wanted())
-            };
+            let is_wanted = self.is_wanted();
+            let left_out = lock(&self.held).left_out;
             let patience = match (bytes, left_out, is_wanted) {
                 // Programs read it, or there is something to wait for.
                 (0, ..) | (_, 1.., false) => None,
@@ -125,9 +159,8 @@ impl Lines {
                 Ok(()) => return,
                 Err(line) => line,
             };
-            let mut held = lock(&self.held);
-            if held.is_wanted() {
-                held.left_out = bytes;
+            if self.is_wanted() {
+                lock(&self.held).left_out = bytes;
                 return;
             }
         }
@@ -252,10 +285,49 @@ fn printed_bytes(line: &BuildLine) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::flights::{FlightKey, Flights, Landed, News, Role};
     use super::*;
 
     fn text(text: &str) -> BuildLine {
         BuildLine::Text(text.to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_reader_who_stops_holds_up_nobody_who_waits_for_the_same_step() {
+        let (sender, mut receiver) = mpsc::channel(1);
+        let short = Duration::from_millis(20);
+        let lines = Lines { reader_waited: short, ..Lines::new(sender, false) };
+        let flights = Arc::<Flights>::default();
+        let step = builder::cache::key(None, &Default::default(), &[], &[]);
+        let key = FlightKey { step, build: None, terms: String::new() };
+        let Role::Lead(leading) = flights.join(key.clone()) else { panic!("somebody leads") };
+        let (own, other) = (lines.beside(), lines.beside());
+        own.leads(leading.flight(), false);
+        own.print(false, b"first").await;
+        assert!(tokio::time::timeout(short * 10, own.print(false, b"waits")).await.is_err());
+        let Role::Follow(mut following) = flights.join(key) else { panic!("nobody leads") };
+        own.print(false, b"left out").await;
+        // Another step of the build may be what this one waits for.
+        other.print(false, b"left out").await;
+        let mut heard = String::new();
+        while let News::Printed { bytes, .. } = following.next().await {
+            heard.push_str(&String::from_utf8_lossy(&bytes));
+            if heard.ends_with("left out") {
+                break;
+            }
+        }
+        assert_eq!(heard, "firstwaitsleft out");
+        leading.land(Landed::Failed(1));
+        let rest = own.print(false, b"last");
+        let reading = async {
+            let mut told = Vec::new();
+            while told.len() < 3 {
+                told.push(format!("{:?}", receiver.recv().await.unwrap()));
+            }
+            told
+        };
+        let ((), told) = tokio::join!(rest, reading);
+        assert_eq!(told, ["Text(\"first\")", "Text(\"[output left out: 8 bytes]\\n\")", "Text(\"last\")"]);
     }
 
     #[tokio::test]

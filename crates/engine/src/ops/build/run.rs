@@ -21,9 +21,9 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tracing::warn;
 
+use super::BuildError;
 use super::lines::Lines;
 use super::mounts::PreparedMounts;
-use super::{BuildError, PartEvent};
 use crate::Engine;
 use crate::connection::Connection;
 use crate::ops::attach::{self, AttachError, AttachQuery};
@@ -273,10 +273,7 @@ async fn follow(mut stream: UnixStream, lines: &Lines) {
             let wanted = left.min(piece.len());
             let Ok(count @ 1..) = stream.read(&mut piece[..wanted]).await else { return };
             left -= count;
-            lines.part(PartEvent::Output { is_error: head[0] == STDERR, bytes: piece[..count].to_vec() }).await;
-            let text = String::from_utf8_lossy(&piece[..count]);
-            let text = if head[0] == STDERR { format!("\u{1b}[91m{text}\u{1b}[0m") } else { text.into_owned() };
-            lines.text(text).await;
+            lines.print(head[0] == STDERR, &piece[..count]).await;
         }
     }
 }

@@ -12,6 +12,7 @@
 mod command;
 mod common;
 mod copying;
+mod sharing;
 mod stage;
 
 use std::sync::Arc;

@@ -5,15 +5,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bridge::Abandoned;
-use builder::mounts::{From, RunMount};
+use builder::mounts::{From, Mounted, RunMount};
 use builder::{RunStep, Step};
 use dockerfile::RunNetwork;
+use engine_api::host_config::HostConfig;
+use tokio::sync::SemaphorePermit;
 
 use super::common::Common;
+use super::sharing::{self, Ours, Terms};
 use super::stage::{Committing, Facts, StageSolver};
 use crate::ops::build::caches::{Lease, Wish};
 use crate::ops::build::carried::Carried;
 use crate::ops::build::client_files::Secret;
+use crate::ops::build::flights::Landed;
 use crate::ops::build::leaks::Leak;
 use crate::ops::build::mounts::{self, Made, PreparedMounts, Seen};
 use crate::ops::build::run::{self, RunTarget, Running};
@@ -48,16 +52,17 @@ impl StageSolver {
         if self.known(&step).await {
             return Ok(());
         }
+        let terms = terms(&run, &host);
+        let Some(Ours { leading, slot }) = sharing::shared(self, &step, &terms, &common, begun).await? else {
+            return Ok(());
+        };
         let script = match &run.script {
             Some(file) => Some(script(&common, &file.text).await.map_err(BuildError::Script)?),
             None => None,
         };
-        // Whoever waits for a cache holds up nobody, and whoever has one waits for no other.
-        drop(begun);
         let carried = wishes.iter().map(|wish| common.imports.carried(wish.as_ref()?)).collect();
-        let leases = self.leases(wishes).await;
+        let (leases, _slot) = self.leases(wishes, &common, slot).await;
         self.lines.holds(caches::held(&leases));
-        let _begun = common.begin_step().await;
         let ready = self.ready(&run, seen, leases, carried).await?;
         let (made, secrets) = (self.made(&ready).await?, ready.secrets.clone());
         let same_name = common.same_name();
@@ -67,6 +72,9 @@ impl StageSolver {
         // What it was mounted is not there any more: nobody could start it again.
         let force = common.options.force_remove || !run.mounts.is_empty();
         if !matches!(ended, Ok(0)) {
+            if let (Ok(code), false) = (&ended, terms.is_private) {
+                leading.land(Landed::Failed(*code));
+            }
             self.leave(running, force).await;
             return Err(failed(run.command.join(" "), ended));
         }
@@ -82,7 +90,7 @@ impl StageSolver {
             });
             Ok(image?)
         };
-        self.record_of(step, commit).await?;
+        self.record_of(step, leading, commit).await?;
         match common.options.remove || force {
             true => running.remove(&self.lines).await,
             false => running.keep(),
@@ -122,11 +130,21 @@ impl StageSolver {
         Ok(whose)
     }
 
-    /// The caches that a command mounts. Those that are locked are waited for.
-    async fn leases(&self, wishes: Vec<Option<Wish>>) -> Vec<Option<Lease>> {
-        let common = &self.common;
+    /// The caches that a command mounts. Those that are locked are waited for, without the turn that the command has.
+    async fn leases<'a>(
+        &self,
+        wishes: Vec<Option<Wish>>,
+        common: &'a Common,
+        slot: SemaphorePermit<'a>,
+    ) -> (Vec<Option<Lease>>, SemaphorePermit<'a>) {
+        if wishes.iter().all(Option::is_none) {
+            return (wishes.iter().map(|_| None).collect(), slot);
+        }
+        // Whoever waits for a cache holds up nobody, and whoever has one waits for no other.
+        drop(slot);
         let renewed = self.renews.then_some(&common.renewed);
-        caches::acquire(&common.engine, wishes, renewed).await
+        let leases = caches::acquire(&common.engine, wishes, renewed).await;
+        (leases, common.begin_step().await)
     }
 
     /// Makes ready what a command mounts.
@@ -186,6 +204,17 @@ async fn script(common: &Common, text: &str) -> std::io::Result<PathBuf> {
         Ok(path)
     })
     .await
+}
+
+/// How a command is shared. Networks, limits and the like are no part of what it is known by, but it may fail for them; whose
+/// secret it is given may be the only one with a good one.
+fn terms(run: &RunStep, host: &HostConfig) -> Terms {
+    let is_given = |mount: &RunMount| matches!(mount.what, Mounted::Secret { .. } | Mounted::Ssh { .. });
+    Terms {
+        conditions: format!("{host:?}"),
+        is_private: run.mounts.iter().any(is_given),
+        command: run.command.join(" "),
+    }
 }
 
 /// What a command depends on.

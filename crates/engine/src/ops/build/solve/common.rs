@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use builder::cache::Key;
 use builder::mounts::RunMount;
 use builder::{Arguments, Plan, PlannedStage, StepError};
 use dockerfile::Fault;
@@ -58,6 +59,10 @@ pub(super) struct Common {
     inherited: Mutex<Inherited>,
     /// Caches of commands with which the build has begun anew.
     pub(super) renewed: Mutex<caches::Renewed>,
+    /// What steps came to that are done again whatever is known: once in a build.
+    renewed_steps: Mutex<HashMap<Key, Digest>>,
+    /// No other build has it.
+    pub(super) number_of_build: u64,
     /// What commands keep, where it may go with a cache.
     kept: Mutex<Noted>,
     /// What stages came to, by their place in the plan.
@@ -123,6 +128,8 @@ impl Common {
             graph: StageGraph::new(&plan, context.dockerfile.arguments.len()),
             context: Arc::new(context),
             renewed: Mutex::new(HashSet::new()),
+            renewed_steps: Mutex::default(),
+            number_of_build: engine.flights.number(),
             kept: Mutex::default(),
             outcomes: plan.stages.iter().map(|_| watch::Sender::new(None)).collect(),
             done: plan.stages.iter().map(|_| Mutex::default()).collect(),
@@ -187,6 +194,16 @@ impl Common {
     /// Notes what the steps of a stage came to.
     pub(super) fn note_done(&self, stage: usize, done: Vec<Done>) {
         *lock(&self.done[stage]) = done;
+    }
+
+    /// What a step came to that this build has done again already.
+    pub(super) fn renewed_step(&self, step: &Key) -> Option<Digest> {
+        lock(&self.renewed_steps).get(step).cloned()
+    }
+
+    /// Notes that.
+    pub(super) fn renew_step(&self, step: Key, image: Digest) {
+        lock(&self.renewed_steps).insert(step, image);
     }
 
     /// Notes what a command keeps, and what it is told that must not go with that.

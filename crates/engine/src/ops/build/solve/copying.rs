@@ -10,6 +10,7 @@ use super::super::copy::Copying;
 use super::super::remote::{self, Remote};
 use super::super::sources::{self, Source, SourceError};
 use super::super::work::Work;
+use super::sharing::{self, Terms};
 use super::stage::{Facts, StageSolver};
 
 impl StageSolver {
@@ -18,7 +19,7 @@ impl StageSolver {
         let from = self.tree(&files.from).await;
         let from = from.map_err(|err| BuildError::From { from: files.from.clone(), source: Box::new(err) })?;
         let common = self.common.clone();
-        let _begun = common.begin_step().await;
+        let begun = common.begin_step().await;
         let failed = |source| BuildError::Source { instruction: name, source };
         let (mut fetches, mut remotes) = (false, Vec::new());
         let (from, found, keyed) = loop {
@@ -55,8 +56,9 @@ impl StageSolver {
                 false => fetches = true,
             }
         };
+        let Some(ours) = sharing::shared(self, &keyed, &Terms::default(), &common, begun).await? else { return Ok(()) };
         let (context, buildkit) = (common.context.clone(), common.buildkit);
-        self.record(keyed, move |engine, parent, abandoned| {
+        self.record(keyed, ours, move |engine, parent, abandoned| {
             let work = Work::above(engine, parent)?;
             let tree = from.as_ref().map_or(&context.tree, |from| &from.tree);
             let remote = remote::tree(&context.place).map_err(BuildError::Remote)?;

@@ -17,6 +17,7 @@ use super::super::cache::Keyed;
 use super::super::copy::owner_of_user;
 use super::super::explain::{self, Explanation, Ingredients, Reason};
 use super::super::exports::Done;
+use super::super::flights::Leading;
 use super::super::graph::{self, Names, StageBase};
 use super::super::imports::Sought;
 use super::super::lines::Lines;
@@ -25,6 +26,7 @@ use super::super::turns::Turns;
 use super::super::work::{ImageTree, NO_STUBS, NewDirectories, Work};
 use super::super::{BuildError, BuildLine, BuildOptions, PartEvent, cache, full_name, history, mounts};
 use super::common::{Common, StageImage};
+use super::sharing::{self, Ours, Terms};
 use super::{announce_step, check_platform, platform, short, wanted_platform};
 use crate::Engine;
 use crate::ops::commit::{self, CommitError, StepFiles};
@@ -51,7 +53,7 @@ pub(super) struct StageSolver {
     names: Names,
     part: Option<usize>,
     /// Whether a part is going on.
-    in_part: bool,
+    pub(super) in_part: bool,
     /// How many instructions have begun, and the last of them, to read.
     at: usize,
     shown: String,
@@ -289,13 +291,14 @@ impl StageSolver {
 
     /// Goes on from what a step came to before, if that is known.
     pub(super) async fn known(&mut self, step: &Keyed) -> bool {
-        if self.missed {
+        if self.renews {
             self.explain(step, false).await;
             return false;
         }
         let (engine, key, parent) = (self.common.engine.clone(), step.key.clone(), self.image.clone());
+        // Behind a step that was not known another build may have been faster; elsewhere there is nothing above a new image.
         let found = match bridge::blocking(move || cache::look_up(&engine, &key, parent.as_ref())).await {
-            None => imported(self, step).await,
+            None if !self.missed => imported(self, step).await,
             found => found,
         };
         // A prune may have been faster.
@@ -306,11 +309,7 @@ impl StageSolver {
         self.explain(step, found.is_some()).await;
         match found {
             Some(image) => {
-                self.lines.text(" ---> Using cache\n").await;
-                if self.in_part {
-                    self.lines.part(PartEvent::Cached).await;
-                }
-                self.came_to(step.key.clone(), image);
+                sharing::goes_on_from(self, step, image).await;
                 true
             }
             None => {
@@ -329,7 +328,7 @@ impl StageSolver {
     /// A step that leaves files as they are, or makes a directory.
     async fn configure(&mut self, step: Step, path: Option<String>) -> Result<(), BuildError> {
         let common = self.common.clone();
-        let _begun = common.begin_step().await;
+        let begun = common.begin_step().await;
         // With BuildKit the user of the stage gets what is made.
         let user = Some(&self.stage.config.user).filter(|user| path.is_some() && common.buildkit && !user.is_empty());
         let (user, more) = (user.cloned(), user.map(|user| format!("owner={user}")));
@@ -338,7 +337,8 @@ impl StageSolver {
         if self.known(&step).await {
             return Ok(());
         }
-        self.record(step, move |engine, parent, _| {
+        let Some(ours) = sharing::shared(self, &step, &Terms::default(), &common, begun).await? else { return Ok(()) };
+        self.record(step, ours, move |engine, parent, _| {
             let Some(path) = path else { return Ok(None) };
             let work = Work::above(engine, parent)?;
             let owner = user.map_or((0, 0), |user| owner_of_user(&work, &user));
@@ -352,9 +352,10 @@ impl StageSolver {
     pub(super) async fn record(
         &mut self,
         keyed: Keyed,
+        Ours { leading, slot: _slot }: Ours<'_>,
         make: impl FnOnce(&Engine, Option<&ImageRecord>, &Abandoned) -> Result<Option<Work>, BuildError> + Send + 'static,
     ) -> Result<(), BuildError> {
-        let recorded = self.record_of(keyed, move |commit, abandoned| {
+        let recorded = self.record_of(keyed, leading, move |commit, abandoned| {
             let work = make(&commit.engine, commit.parent.as_deref(), abandoned)?;
             let files = work.as_ref().map(|work| StepFiles { key: &work.key, stubs: NO_STUBS, are_given: true });
             Ok(commit.image(files)?)
@@ -366,6 +367,7 @@ impl StageSolver {
     pub(super) async fn record_of(
         &mut self,
         keyed: Keyed,
+        leading: Leading,
         commit: impl FnOnce(Committing, &Abandoned) -> Result<Digest, BuildError> + Send + 'static,
     ) -> Result<(), BuildError> {
         let _expected = image_budget::expect(&self.common.engine, self.image.as_ref());
@@ -377,12 +379,16 @@ impl StageSolver {
             history: history(&self.stage.author, &keyed.words),
         };
         let (engine, key) = (self.common.engine.clone(), keyed.key.clone());
+        let (flight, land) = (leading.flight().clone(), sharing::landing(self, &keyed, leading));
         let recorded = bridge::abandonable(move |abandoned| {
             let image = commit(committing, abandoned)?;
             cache::remember(&engine, &image, keyed);
+            // Given up by now it is there all the same for those who wait for it.
+            land(&image);
             Ok::<_, BuildError>(image)
         });
         let image = recorded.await?;
+        self.lines.led(&flight);
         self.common.lookup.hold(&image).await;
         self.came_to(key, image);
         Ok(())

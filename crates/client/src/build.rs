@@ -39,6 +39,8 @@ pub struct BuildOptions {
     pub keep_failed: bool,
     /// Whether of each step is told why it was done again. Only our daemon knows that.
     pub explain: bool,
+    /// What the Dockerfile is called where its lines are shown. Only our daemon shows them.
+    pub excerpt: String,
     /// Stages of which that is done again, by name. Only our daemon knows that.
     pub no_cache_stages: Vec<String>,
     /// Whether base images are looked for in registries even if they are there.
@@ -108,6 +110,7 @@ impl BuildOptions {
             .with_text("cpusetcpus", &self.cpuset_cpus)
             .with_text("cpusetmems", &self.cpuset_mems)
             .with_text("session", &self.session)
+            .with_text("excerpt", &self.excerpt)
             .with_flag("q", self.quiet)
             .with_flag("nocache", self.no_cache)
             .with_flag("explain", self.explain)

@@ -2,6 +2,7 @@
 
 mod caches;
 mod checks;
+mod failed_at;
 mod on_error;
 mod outputs;
 
@@ -59,6 +60,10 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         options.remote.clone_from(url);
     }
     let shown = shown_name(place, parsed.text("file"));
+    options.excerpt.clone_from(&shown);
+    if let Source::Directory { directory, .. } = &source {
+        wanted.directory = Some(directory.clone());
+    }
     // It is none of the Dockerfile's.
     let check = options.arguments.remove("BUILDKIT_DOCKERFILE_CHECK").flatten();
     let subject = checks::Subject::of(&source, shown, check)?;
@@ -95,6 +100,10 @@ struct Wanted {
     time: Option<i64>,
     /// What is noted of caches that the daemon leaves with us.
     caches: caches::Tags,
+    /// The directory that is built from, if it is one.
+    directory: Option<PathBuf>,
+    /// Whether a shell is opened where a command fails.
+    opens_shell: bool,
 }
 
 impl Wanted {
@@ -110,6 +119,8 @@ impl Wanted {
             outputs,
             time,
             caches: caches::Tags::new(),
+            directory: None,
+            opens_shell: !parsed.text("on-error").is_empty(),
         })
     }
 
@@ -251,7 +262,7 @@ async fn follow(context: &Context, options: &BuildOptions, answer: Answer, wante
     let Wanted { quiet, id_file, outputs, caches, .. } = wanted;
     let (quiet, to_stdout) = (*quiet, wanted.to_stdout());
     let target = if to_stdout { Target::Stderr } else { Target::Stdout };
-    let (mut image, mut failed, mut left) = (String::new(), None, Vec::new());
+    let (mut image, mut failed, mut left, mut failed_at) = (String::new(), None, Vec::new(), None);
     let mut told = String::new();
     let shown = progress::follow(answer, if quiet { None } else { Some(target) }, &mut told, &mut |aux| {
         if let Some(id) = aux.get("ID").and_then(|id| id.as_str()) {
@@ -259,6 +270,9 @@ async fn follow(context: &Context, options: &BuildOptions, answer: Answer, wante
         }
         if let Some(id) = aux.get("FailedContainer").and_then(|id| id.as_str()) {
             failed = Some(id.to_owned());
+        }
+        if let Some(at) = aux.get("FailedAt") {
+            failed_at = Some(at.clone());
         }
         if let (Some(directory), Some(manifest)) =
             (aux.get("CacheLeft").and_then(|it| it.as_str()), aux.get("Manifest"))
@@ -271,6 +285,7 @@ async fn follow(context: &Context, options: &BuildOptions, answer: Answer, wante
         if quiet {
             warn_line!("{}", told.trim_end());
         }
+        let exit = failed_at::explain(exit, failed_at, wanted);
         return Err(match failed {
             Some(id) => on_error::shell(context, &id, exit).await,
             None => exit,

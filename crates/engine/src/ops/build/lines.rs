@@ -10,7 +10,7 @@ use tokio::sync::mpsc::error::SendTimeoutError;
 
 use super::caches::Wanted;
 use super::turns::Turns;
-use super::{BuildLine, Explanation, PartEvent, Used};
+use super::{BuildLine, Explanation, FailedAt, PartEvent, Used};
 use crate::sync::lock;
 
 /// How long a reader may stop while others wait for what a command holds that prints. Who scrolls reads again within it.
@@ -30,6 +30,8 @@ pub(super) struct Lines {
     /// The last one of the instruction; 0 if only where it begins is known.
     end: AtomicUsize,
     held: Mutex<Held>,
+    /// Where the build has failed, if it is none of a graph.
+    failed_at: Arc<Mutex<FailedAt>>,
     /// How long a reader may stop while others wait for what is held.
     reader_waited: Duration,
 }
@@ -67,6 +69,7 @@ impl Lines {
             line: 0.into(),
             end: 0.into(),
             held: Mutex::default(),
+            failed_at: Arc::default(),
             reader_waited: READER_WAITED,
         }
     }
@@ -90,6 +93,7 @@ impl Lines {
             line: 0.into(),
             end: 0.into(),
             held: Mutex::default(),
+            failed_at: self.failed_at.clone(),
             reader_waited: self.reader_waited,
         }
     }
@@ -231,12 +235,26 @@ impl Lines {
         self.end.store(instruction.end, Ordering::Relaxed);
     }
 
-    /// Tells where something has failed.
+    /// Notes the Dockerfile.
+    pub(super) fn read(&self, text: Arc<str>) {
+        lock(&self.failed_at).text = text;
+    }
+
+    /// Where it is noted that it has failed.
+    pub(super) fn failed_at(&self) -> Arc<Mutex<FailedAt>> {
+        self.failed_at.clone()
+    }
+
+    /// Tells or notes where something has failed.
     pub(super) async fn failed(&self) {
         let (line, part) = (self.line.load(Ordering::Relaxed), self.part.load(Ordering::Relaxed));
+        let end = self.end.load(Ordering::Relaxed);
         if self.is_graph {
-            let end = self.end.load(Ordering::Relaxed);
             self.tell(BuildLine::Failed { line, end, part: Some(part).filter(|part| *part > 0) }).await;
+        } else {
+            // What waits for its turn may wait for us: who has heard the error asks.
+            let mut failed_at = lock(&self.failed_at);
+            (failed_at.line, failed_at.end) = (line, end);
         }
     }
 }

@@ -55,6 +55,8 @@ pub struct BuildOptions {
     pub cache_to: Vec<String>,
     /// `NAME:ADDRESS`.
     pub extra_hosts: Vec<String>,
+    /// Whether commands that ask for the host's network get it. Only our daemon knows that.
+    pub allows_host_network: bool,
     /// Security options.
     pub security: Vec<String>,
     /// The network of commands.
@@ -121,6 +123,9 @@ impl BuildOptions {
             .with("version", "1");
         if !self.contexts.is_empty() {
             query = query.with("buildcontexts", &json(serde_json::to_string(&self.contexts)));
+        }
+        if self.allows_host_network {
+            query = query.with("allow", "network.host");
         }
         if !self.no_cache_stages.is_empty() {
             query = query.with("nocachefilter", &json(serde_json::to_string(&self.no_cache_stages)));

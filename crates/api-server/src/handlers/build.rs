@@ -273,7 +273,8 @@ fn options(call: &Call) -> Result<BuildOptions, Failure> {
             .collect(),
         host: host(query)?,
         logins: BTreeMap::new(),
-        allows_host_network: false,
+        // Ours alone.
+        allows_host_network: query.all("allow").iter().any(|name| name == "network.host"),
         reproduce: reproduce(query)?,
     })
 }

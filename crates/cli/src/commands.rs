@@ -18,6 +18,7 @@ pub mod attach;
 pub mod bootstrap;
 pub mod budget;
 pub mod build;
+mod buildx;
 pub mod changes;
 pub mod checkpoint;
 pub mod context;
@@ -206,6 +207,7 @@ pub async fn dispatch(context: &Context, verb: Verb, parsed: &Parsed) -> Result<
         Verb::PruneImages => prune::images(context, parsed).await,
         Verb::PruneNetworks => prune::networks(context, parsed).await,
         Verb::PruneCaches => prune::caches(context, parsed).await,
+        Verb::BuildDiskUsage | Verb::ListBuilders => buildx::run(context, verb).await,
         Verb::PruneAll => prune::everything(context, parsed).await,
         Verb::Network(verb) => network::run(context, verb, parsed).await,
         Verb::Version => version::run(context, parsed).await,
@@ -244,6 +246,8 @@ pub fn ends_at_once(verb: Verb) -> bool {
             | Verb::Load
             | Verb::Login
             | Verb::PruneCaches
+            | Verb::BuildDiskUsage
+            | Verb::ListBuilders
             | Verb::PruneContainers
             | Verb::PruneAll
             | Verb::PruneImages

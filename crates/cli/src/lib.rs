@@ -197,6 +197,9 @@ fn unknown_in_group(program: &str, group: &str, path: &str) -> Exit {
 /// Of one of Docker's commands that we do not have.
 fn not_yet(program: &str, path: &str, later: &later::Later) -> Exit {
     let wait = later.wait;
+    if wait == later::Wait::Buildx {
+        return Exit::new(1, format!("{program}: {program} has no {path}: use docker's, which works with this daemon"));
+    }
     Exit::new(1, format!("{program}: command is not supported yet: {program} {path} (it waits for {wait})"))
 }
 

@@ -2,6 +2,7 @@
 
 pub mod bootstrap;
 pub mod build;
+pub mod buildx;
 pub mod caches;
 pub mod capabilities;
 pub mod copy;

@@ -39,6 +39,8 @@ pub struct BuildOptions {
     pub keep_failed: bool,
     /// Whether of each step is told why it was done again. Only our daemon knows that.
     pub explain: bool,
+    /// What the Dockerfile is called where its lines are shown. Only our daemon shows them.
+    pub excerpt: String,
     /// Stages of which that is done again, by name. Only our daemon knows that.
     pub no_cache_stages: Vec<String>,
     /// Whether base images are looked for in registries even if they are there.
@@ -53,6 +55,8 @@ pub struct BuildOptions {
     pub cache_to: Vec<String>,
     /// `NAME:ADDRESS`.
     pub extra_hosts: Vec<String>,
+    /// Whether commands that ask for the host's network get it. Only our daemon knows that.
+    pub allows_host_network: bool,
     /// Security options.
     pub security: Vec<String>,
     /// The network of commands.
@@ -108,6 +112,7 @@ impl BuildOptions {
             .with_text("cpusetcpus", &self.cpuset_cpus)
             .with_text("cpusetmems", &self.cpuset_mems)
             .with_text("session", &self.session)
+            .with_text("excerpt", &self.excerpt)
             .with_flag("q", self.quiet)
             .with_flag("nocache", self.no_cache)
             .with_flag("explain", self.explain)
@@ -118,6 +123,9 @@ impl BuildOptions {
             .with("version", "1");
         if !self.contexts.is_empty() {
             query = query.with("buildcontexts", &json(serde_json::to_string(&self.contexts)));
+        }
+        if self.allows_host_network {
+            query = query.with("allow", "network.host");
         }
         if !self.no_cache_stages.is_empty() {
             query = query.with("nocachefilter", &json(serde_json::to_string(&self.no_cache_stages)));

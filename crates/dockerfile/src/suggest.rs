@@ -6,6 +6,9 @@ const DISTANCE: usize = 3;
 /// Longer words are like none of ours, and comparing them costs time.
 const LONGEST: usize = 64;
 
+/// Of so few letters every name is like every other.
+const SHORTEST: usize = 3;
+
 /// The word that is most like `word`, unless it is one of them itself. Case counts only where `exact`; else the answer is
 /// written as the word is.
 pub fn meant(word: &str, options: &[&str], exact: bool) -> Option<String> {
@@ -31,6 +34,15 @@ pub fn meant(word: &str, options: &[&str], exact: bool) -> Option<String> {
     })
 }
 
+/// The name that is most like one that is none of them, and be it in another case.
+pub fn name_like<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
+    let names: Vec<&str> = names.collect();
+    if let Some(same) = names.iter().find(|other| **other != name && other.to_lowercase() == name.to_lowercase()) {
+        return Some((*same).to_owned());
+    }
+    if name.chars().count() < SHORTEST { None } else { meant(name, &names, true) }
+}
+
 /// Letters to add, leave out or replace.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
@@ -50,6 +62,20 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_that_are_alike_are_meant() {
+        let names = ["package.json", "README.md", "src", "a"];
+        for (name, wanted) in [
+            ("pakage.json", Some("package.json")),
+            ("readme.md", Some("README.md")),
+            ("srcs", Some("src")),
+            ("b", None),
+            ("other", None),
+        ] {
+            assert_eq!(name_like(name, names.into_iter()).as_deref(), wanted, "{name}");
+        }
+    }
 
     #[test]
     fn what_is_like_a_word_is_meant() {

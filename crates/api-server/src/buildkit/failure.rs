@@ -55,7 +55,7 @@ pub(super) fn of_build(err: &BuildError, place: &Place, part: Option<&str>) -> S
     }
     let line = match err {
         BuildError::Context(ContextError::Syntax { why, .. }) => why.line(),
-        BuildError::Context(ContextError::Instruction(why)) => why.line(),
+        BuildError::Context(ContextError::Instruction { why, .. }) => why.line(),
         // It says itself where.
         BuildError::Checks(_) => 0,
         _ => place.line,
@@ -83,12 +83,12 @@ pub(super) fn sentence(err: &BuildError) -> String {
         }
         BuildError::Context(ContextError::Syntax { why, .. }) => errdefs::chain(why),
         BuildError::Context(ContextError::Empty(_)) => "the Dockerfile cannot be empty".to_owned(),
-        BuildError::Source { source: BuildSource::NotInContext(path), .. } => {
-            let path = build::quoted(&format!("/{}", path.trim_start_matches('/')));
+        BuildError::Source { source: BuildSource::NotInContext(missing), .. } => {
+            let path = build::quoted(&format!("/{}", missing.path.trim_start_matches('/')));
             format!("{CACHE_KEY}failed to calculate checksum of ref context: {path}: not found")
         }
-        BuildError::Source { source: BuildSource::NotFound(path), .. } => {
-            let path = build::quoted(&format!("/{}", path.trim_start_matches('/')));
+        BuildError::Source { source: BuildSource::NotFound(missing), .. } => {
+            let path = build::quoted(&format!("/{}", missing.path.trim_start_matches('/')));
             format!("{CACHE_KEY}failed to calculate checksum of ref image: {path}: not found")
         }
         BuildError::Source { source: BuildSource::Web(WebError::Refused { code, .. }), .. } => {

@@ -19,11 +19,11 @@ use serde::de::DeserializeOwned;
 
 use self::tail::Tail;
 use crate::buildkit;
-use crate::handlers::progress::Line;
+use crate::handlers::progress::{FailedAt, Fault, Line};
 use crate::handlers::pull;
 use crate::query::Query;
 use crate::request::{Call, RequestBody};
-use crate::response::{self, Answer, Sink};
+use crate::response::{self, Answer, Gone, Sink};
 use crate::status::Failure;
 use crate::upload::{self, feed};
 
@@ -87,14 +87,26 @@ impl Wanted {
     async fn start(self, call: Call, input: Input) -> Result<Answer, Failure> {
         let quiet = call.query.flag("q");
         let names_images = !call.version.before(30);
+        let shown_as = call.query.text("excerpt").to_owned();
         let mut building = build::start(&call.engine, self.options, input, self.named, self.client)?;
         // What fails before there is anything to tell has a status of its own.
-        let Some(first) = building.next().await.transpose()? else {
-            return Ok(response::empty(StatusCode::OK));
+        let first = match building.next().await {
+            None => return Ok(response::empty(StatusCode::OK)),
+            Some(Err(err)) => {
+                let Some(at) = failed_at(&building, &err, &shown_as) else { return Err(err.into()) };
+                return Ok(call.progress(async move |sink| {
+                    for line in [at, failed(&err)] {
+                        if sink.line(&line).await.is_err() {
+                            return;
+                        }
+                    }
+                }));
+            }
+            Some(Ok(first)) => first,
         };
         Ok(call.progress(async move |sink| match quiet {
-            true => tell_outcome(building, first, sink).await,
-            false => tell_all(building, first, names_images, sink).await,
+            true => tell_outcome(building, first, &shown_as, sink).await,
+            false => tell_all(building, first, names_images, &shown_as, sink).await,
         }))
     }
 }
@@ -110,12 +122,13 @@ fn no_session(session: &str) -> Failure {
     Failure::invalid(format!("no active session for {session}: context deadline exceeded"))
 }
 
-async fn tell_all(mut building: Building, first: BuildLine, names_images: bool, sink: Sink) {
+async fn tell_all(mut building: Building, first: BuildLine, names_images: bool, shown_as: &str, sink: Sink) {
     let mut next = Some(Ok(first));
     while let Some(line) = next {
         let told = match line {
             Ok(BuildLine::Image(_)) if !names_images => Ok(()),
-            line => sink.line(&line.map_or_else(|err| failed(&err), told)).await,
+            Err(err) => tell_failure(&building, &err, shown_as, &sink).await,
+            Ok(line) => sink.line(&told(line)).await,
         };
         // Dropped with us, the build ends when its client has gone.
         if told.is_err() {
@@ -129,7 +142,7 @@ async fn tell_all(mut building: Building, first: BuildLine, names_images: bool, 
 }
 
 /// The image's id alone; the last of what was told only where it fails.
-async fn tell_outcome(mut building: Building, first: BuildLine, sink: Sink) {
+async fn tell_outcome(mut building: Building, first: BuildLine, shown_as: &str, sink: Sink) {
     let (mut tail, mut left) = (Tail::default(), Vec::new());
     tail.push(first);
     while let Some(line) = building.next().await {
@@ -138,11 +151,13 @@ async fn tell_outcome(mut building: Building, first: BuildLine, sink: Sink) {
             Ok(line @ BuildLine::CacheLeft { .. }) => left.push(told(line)),
             Ok(line) => tail.push(line),
             Err(err) => {
-                for line in tail.lines().chain([failed(&err)]) {
+                for line in tail.lines() {
                     if sink.line(&line).await.is_err() {
                         return;
                     }
                 }
+                // As above.
+                let _ = tell_failure(&building, &err, shown_as, &sink).await;
                 return;
             }
         }
@@ -157,6 +172,31 @@ async fn tell_outcome(mut building: Building, first: BuildLine, sink: Sink) {
     }
     // A client that has gone needs no answer.
     let _ = sink.line(&Line::Text { stream: format!("{image}\n") }).await;
+}
+
+/// Tells why a build has failed, and where, if the client wants to know.
+async fn tell_failure(building: &Building, err: &BuildError, shown_as: &str, sink: &Sink) -> Result<(), Gone> {
+    if let Some(at) = failed_at(building, err, shown_as) {
+        sink.line(&at).await?;
+    }
+    sink.line(&failed(err)).await
+}
+
+/// Where a build has failed; nothing for clients that do not say how they show the Dockerfile.
+fn failed_at(building: &Building, err: &BuildError, shown_as: &str) -> Option<Line> {
+    if shown_as.is_empty() {
+        return None;
+    }
+    let at = building.failed_at(err);
+    let fault = Fault {
+        line: at.line,
+        end: at.end,
+        excerpt: at.excerpt(shown_as),
+        hint: at.hint(err).unwrap_or_default(),
+        missing: build::missing_in_context(err).map(|missing| missing.path.clone()).unwrap_or_default(),
+    };
+    let says_nothing = fault.excerpt.is_empty() && fault.hint.is_empty() && fault.missing.is_empty();
+    (!says_nothing).then(|| Line::FailedAt { aux: Box::new(FailedAt { failed_at: fault }) })
 }
 
 fn told(line: BuildLine) -> Line {
@@ -233,7 +273,8 @@ fn options(call: &Call) -> Result<BuildOptions, Failure> {
             .collect(),
         host: host(query)?,
         logins: BTreeMap::new(),
-        allows_host_network: false,
+        // Ours alone.
+        allows_host_network: query.all("allow").iter().any(|name| name == "network.host"),
         reproduce: reproduce(query)?,
     })
 }

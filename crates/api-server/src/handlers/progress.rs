@@ -43,6 +43,8 @@ pub(crate) enum Line {
     Kept { aux: Kept },
     /// A cache that is left in a directory of the client's, for the client.
     CacheLeft { aux: Box<CacheLeft> },
+    /// Where a build has failed, for the client.
+    FailedAt { aux: Box<FailedAt> },
     /// The end of what failed.
     Failed {
         #[serde(rename = "errorDetail")]
@@ -87,6 +89,29 @@ pub(crate) struct Kept {
 pub(crate) struct CacheLeft {
     cache_left: String,
     manifest: Descriptor,
+}
+
+/// Where a build has failed.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct FailedAt {
+    pub(crate) failed_at: Fault,
+}
+
+/// What is to blame.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Fault {
+    /// The first line, from 1; 0 for none.
+    pub(crate) line: usize,
+    /// The last one.
+    pub(crate) end: usize,
+    /// The lines with some around them, to be shown as they are.
+    pub(crate) excerpt: String,
+    /// What may help; empty for nothing.
+    pub(crate) hint: String,
+    /// The file that is not in the context; empty if it is something else.
+    pub(crate) missing: String,
 }
 
 /// Why it failed.

@@ -11,6 +11,8 @@ use super::tables::COMMANDS;
 pub enum Wait {
     /// Dockerfiles.
     Builds,
+    /// Docker's own buildx, which works with our daemon.
+    Buildx,
     /// Swarm mode.
     Clusters,
     /// Compose files.
@@ -25,6 +27,7 @@ impl fmt::Display for Wait {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Wait::Builds => "building images",
+            Wait::Buildx => "nothing: docker's buildx does it with this daemon",
             Wait::Clusters => "clusters",
             Wait::Compose => "Compose files",
             Wait::Plugins => "plugins",
@@ -53,6 +56,10 @@ const fn later(paths: &'static [&'static str], usage: &'static str, about: &'sta
 /// The commands.
 #[rustfmt::skip]
 pub static LATER: &[Later] = &[
+    later(&["buildx bake", "builder bake"], "[OPTIONS] [TARGET...]", "Build what a file lists", Wait::Buildx),
+    later(&["buildx history"], "COMMAND", "Look at builds that have ended", Wait::Buildx),
+    later(&["buildx imagetools"], "COMMAND", "Look at images in registries", Wait::Buildx),
+    later(&["buildx inspect"], "[NAME]", "Show all about a builder", Wait::Buildx),
     later(&["plugin create"], "[OPTIONS] PLUGIN PLUGIN-DATA-DIR", "Make a plugin of files", Wait::Plugins),
     later(&["plugin disable"], "[OPTIONS] PLUGIN", "Switch a plugin off", Wait::Plugins),
     later(&["plugin enable"], "[OPTIONS] PLUGIN", "Switch a plugin on", Wait::Plugins),
@@ -109,6 +116,16 @@ pub static LATER: &[Later] = &[
     later(&["compose"], "[OPTIONS] COMMAND", "Run what a Compose file describes", Wait::Compose),
 ];
 
+/// What flags of commands that are there may not be yet, and who can do it: refused where the value is read.
+static VALUES: &[(&str, &str)] = &[
+    ("build --allow device", "no build gets devices"),
+    ("build --allow security.insecure", "no build gets all privileges"),
+    ("build --annotation", "docker's buildx does it with this daemon"),
+    ("build --attest`, `--sbom`, `--provenance", "docker's buildx does it with this daemon"),
+    ("build --builder", "other builders than the daemon"),
+    ("build --progress=rawjson", "docker's buildx does it with this daemon"),
+];
+
 /// The command that the words begin with, and its path.
 pub fn find(words: &[String]) -> Option<(&'static Later, &'static str)> {
     let begins = |path: &&str| path.split(' ').enumerate().all(|(at, part)| words.get(at).is_some_and(|it| it == part));
@@ -131,6 +148,9 @@ pub fn report() -> String {
                 let _ = writeln!(text, "| `{} --{}` | {wait} |", command.paths[0], flag.long);
             }
         }
+    }
+    for (what, wait) in VALUES {
+        let _ = writeln!(text, "| `{what}` | {wait} |");
     }
     text
 }

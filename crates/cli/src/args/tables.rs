@@ -130,6 +130,10 @@ pub enum Verb {
     PruneNetworks,
     /// `builder prune`
     PruneCaches,
+    /// `buildx du`
+    BuildDiskUsage,
+    /// `buildx ls`
+    ListBuilders,
     /// `system df`
     DiskUsage,
     /// `system prune`
@@ -736,17 +740,9 @@ pub static COMMANDS: &[Command] = &[
     command(&["network prune"], "[OPTIONS]", "Remove networks that no container has", Verb::PruneNetworks)
         .flags(&[&[PRUNE_FILTER, FORCE]]),
     build::BUILD,
-    command(&["builder prune", "buildx prune"], "[OPTIONS]", "Remove what builds have cached", Verb::PruneCaches)
-        .flags(&[&[
-            Flag::bool("all", "All of it, not only what nothing refers to").short('a'),
-            PRUNE_FILTER,
-            FORCE,
-            Flag::value("keep-storage", Kind::Bytes, "bytes", "Leave so much of it").default("0"),
-            Flag::value("reserved-space", Kind::Bytes, "bytes", "The same").default("0"),
-            Flag::value("max-used-space", Kind::Bytes, "bytes", "Remove what is more than that").default("0"),
-            Flag::value("min-free-space", Kind::Bytes, "bytes", "Remove until so much is free on the disk")
-                .default("0"),
-        ]]),
+    build::PRUNE,
+    build::DISK_USAGE,
+    build::LIST,
     command(&["system df"], "[OPTIONS]", "Show what everything takes on disk", Verb::DiskUsage)
         .flags(&[&[FORMAT, Flag::bool("verbose", "Thing by thing").short('v')]]),
     command(&["system prune"], "[OPTIONS]", "Remove everything that nothing needs", Verb::PruneAll).flags(&[&[

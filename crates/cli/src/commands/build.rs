@@ -2,8 +2,10 @@
 
 mod caches;
 mod checks;
+mod failed_at;
 mod on_error;
 mod outputs;
+mod pushing;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -18,6 +20,7 @@ use client::session::{Context as Told, Offers, SecretSource};
 use super::progress::{self, Target};
 use super::{Context, load};
 use crate::args::Parsed;
+use crate::plan::buildx::{Progress, Wishes};
 use crate::plan::outputs::Output;
 use crate::report::{Exit, go_error};
 use crate::{config, context_files, context_tar, credentials, plan, say, warn_line};
@@ -53,12 +56,19 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     check(&offers)?;
     let mut wanted = Wanted::of(parsed)?;
     options.reproducible = wanted.time;
+    options.names = plan::buildx::names(&options.names, &wanted.outputs);
+    options.quiet |= wanted.wishes.progress == Progress::Quiet;
+    options.allows_host_network = wanted.wishes.allows_host_network;
     let (source, name) = source(place, parsed.text("file"))?;
     options.dockerfile = name;
     if let Source::Remote(url) = &source {
         options.remote.clone_from(url);
     }
     let shown = shown_name(place, parsed.text("file"));
+    options.excerpt.clone_from(&shown);
+    if let Source::Directory { directory, .. } = &source {
+        wanted.directory = Some(directory.clone());
+    }
     // It is none of the Dockerfile's.
     let check = options.arguments.remove("BUILDKIT_DOCKERFILE_CHECK").flatten();
     let subject = checks::Subject::of(&source, shown, check)?;
@@ -68,12 +78,13 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         return checks::answer(context, &options, &subject, &call).await;
     }
     wanted.caches = caches::offer(&mut options, &mut offers)?;
-    let quiet = parsed.flag("quiet");
+    let silent = wanted.is_silent();
+    let debug = context.debug || parsed.flag("debug");
     let Some(subject) = subject else { return offering(context, &mut options, source, &wanted, offers).await };
     let checking = subject.begin(context, &options, false).await?;
     if checking.may_fail_builds() {
         let findings = checks::finish(context, &options, checking, true).await;
-        checks::warn(context, &subject, &findings, quiet);
+        checks::warn(context, &subject, &findings, (silent, debug));
         return match findings.violation {
             Some(violation) => Err(Exit::new(1, violation.to_string())),
             None => offering(context, &mut options, source, &wanted, offers).await,
@@ -81,13 +92,17 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     }
     let sent = offering(context, &mut options, source, &wanted, offers).await;
     // By now the images are here that it begins with.
-    checks::warn(context, &subject, &checks::finish(context, &options, checking, false).await, quiet);
+    checks::warn(context, &subject, &checks::finish(context, &options, checking, false).await, (silent, debug));
     sent
 }
 
 /// What is wanted of a build that the daemon is not told of.
 struct Wanted {
+    /// Whether its id alone is told.
     quiet: bool,
+    wishes: Wishes,
+    /// Where it is written down what was built; empty for nowhere.
+    metadata_file: String,
     /// Where the image's id goes; empty for nowhere.
     id_file: String,
     outputs: Vec<Output>,
@@ -95,21 +110,34 @@ struct Wanted {
     time: Option<i64>,
     /// What is noted of caches that the daemon leaves with us.
     caches: caches::Tags,
+    /// The directory that is built from, if it is one.
+    directory: Option<PathBuf>,
+    /// Whether a shell is opened where a command fails.
+    opens_shell: bool,
 }
 
 impl Wanted {
     fn of(parsed: &Parsed) -> Result<Wanted, Exit> {
         let outputs = plan::outputs::parse(parsed.list("output")).map_err(|err| Exit::error(&err))?;
+        let wishes = plan::buildx::wishes(parsed, &outputs, &|name| std::env::var(name).ok());
+        let wishes = wishes.map_err(|err| Exit::error(&err))?;
+        if wishes.progress == Progress::Tty && !io::stdout().is_terminal() {
+            return Err(Exit::new(1, "failed to get console: provided file is not a console"));
+        }
         let time = match parsed.flag("reproducible") {
             true => Some(plan::build::time(&std::env::var(TIME).unwrap_or_default()).map_err(|err| Exit::error(&err))?),
             false => None,
         };
         Ok(Wanted {
             quiet: parsed.flag("quiet"),
+            wishes,
+            metadata_file: parsed.text("metadata-file").to_owned(),
             id_file: parsed.text("iidfile").to_owned(),
             outputs,
             time,
             caches: caches::Tags::new(),
+            directory: None,
+            opens_shell: !parsed.text("on-error").is_empty(),
         })
     }
 
@@ -120,7 +148,30 @@ impl Wanted {
 
     /// Whether it is told how much of the context was sent.
     fn shows(&self) -> bool {
-        !self.quiet && !self.to_stdout()
+        !self.is_silent() && !self.to_stdout()
+    }
+
+    /// Whether nothing is shown of what is done.
+    fn is_silent(&self) -> bool {
+        self.quiet || self.wishes.progress == Progress::Quiet
+    }
+
+    /// Whether lines may be drawn again.
+    fn redraws(&self) -> bool {
+        self.wishes.progress != Progress::Plain && io::stdout().is_terminal()
+    }
+
+    /// Where what is done is shown, if it is.
+    fn target(&self) -> Option<Target> {
+        if self.is_silent() {
+            return None;
+        }
+        Some(match (self.to_stdout(), self.wishes.progress == Progress::Plain) {
+            (true, false) => Target::Stderr,
+            (true, true) => Target::StderrLines,
+            (false, false) => Target::Stdout,
+            (false, true) => Target::StdoutLines,
+        })
     }
 }
 
@@ -184,7 +235,7 @@ fn told(context: &Context, source: &Source, wanted: &Wanted) -> Result<Option<(T
     let patterns = patterns.map_err(|err| Exit::error(&err))?;
     let listed = context_files::list(directory, &patterns).map_err(|err| Exit::error(&err))?;
     let told = listed.map(|entries| {
-        let files = Files::new(directory.clone(), entries, wanted.shows(), io::stdout().is_terminal());
+        let files = Files::new(directory.clone(), entries, wanted.shows(), wanted.redraws());
         (Told { key: context_files::key(context.directory(), directory), directory: Box::new(files) }, text)
     });
     Ok(told)
@@ -241,24 +292,26 @@ fn shown_name(place: &str, file: &str) -> String {
 
 async fn send(context: &Context, options: &BuildOptions, source: Source, wanted: &Wanted) -> Result<(), Exit> {
     let archive = source.open().map_err(|err| Exit::error(&err))?;
-    let sent = Sent::new(archive, wanted.shows() && options.remote.is_empty(), io::stdout().is_terminal());
+    let sent = Sent::new(archive, wanted.shows() && options.remote.is_empty(), wanted.redraws());
     let answer = build::build(&context.client, load::upload(Box::new(sent)), options).await?;
     follow(context, options, answer, wanted).await
 }
 
 /// Shows what is told of a build, and brings what it came to.
 async fn follow(context: &Context, options: &BuildOptions, answer: Answer, wanted: &Wanted) -> Result<(), Exit> {
-    let Wanted { quiet, id_file, outputs, caches, .. } = wanted;
-    let (quiet, to_stdout) = (*quiet, wanted.to_stdout());
-    let target = if to_stdout { Target::Stderr } else { Target::Stdout };
-    let (mut image, mut failed, mut left) = (String::new(), None, Vec::new());
+    let Wanted { id_file, outputs, caches, .. } = wanted;
+    let silent = wanted.is_silent();
+    let (mut image, mut failed, mut left, mut failed_at) = (String::new(), None, Vec::new(), None);
     let mut told = String::new();
-    let shown = progress::follow(answer, if quiet { None } else { Some(target) }, &mut told, &mut |aux| {
+    let shown = progress::follow(answer, wanted.target(), &mut told, &mut |aux| {
         if let Some(id) = aux.get("ID").and_then(|id| id.as_str()) {
             id.clone_into(&mut image);
         }
         if let Some(id) = aux.get("FailedContainer").and_then(|id| id.as_str()) {
             failed = Some(id.to_owned());
+        }
+        if let Some(at) = aux.get("FailedAt") {
+            failed_at = Some(at.clone());
         }
         if let (Some(directory), Some(manifest)) =
             (aux.get("CacheLeft").and_then(|it| it.as_str()), aux.get("Manifest"))
@@ -268,25 +321,28 @@ async fn follow(context: &Context, options: &BuildOptions, answer: Answer, wante
     })
     .await;
     if let Err(exit) = shown {
-        if quiet {
+        if silent {
             warn_line!("{}", told.trim_end());
         }
+        let exit = failed_at::explain(exit, failed_at, wanted);
         return Err(match failed {
             Some(id) => on_error::shell(context, &id, exit).await,
             None => exit,
         });
     }
     caches::note(caches, &left)?;
-    if quiet {
-        image.clone_from(&told);
-        if !to_stdout {
+    if silent {
+        told.trim().clone_into(&mut image);
+        if wanted.quiet && !wanted.to_stdout() {
             say!("{told}");
         }
     }
     if image.is_empty() && !outputs.is_empty() {
         return Err(Exit::new(1, "the daemon has told no image ID: there is nothing to write"));
     }
-    outputs::bring(context, image.trim(), &options.names, outputs).await?;
+    outputs::bring(context, &image, &options.names, outputs).await?;
+    let pushed = if wanted.wishes.push { pushing::push(context, &options.names, wanted.target()).await? } else { None };
+    pushing::note(&wanted.metadata_file, &image, pushed.as_deref(), &options.names)?;
     if id_file.is_empty() {
         return Ok(());
     }

@@ -293,7 +293,7 @@ fn cache_row(cache: &CacheRecord, now: i64, full: bool) -> Row {
 }
 
 /// How long ago a time was, if it is one.
-fn since(text: &str, now: i64) -> String {
+pub(super) fn since(text: &str, now: i64) -> String {
     let Ok(time) = text.parse::<Timestamp>() else { return String::new() };
     format!("{} ago", units::human_duration(now - time.as_second()))
 }

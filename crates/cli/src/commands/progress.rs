@@ -20,6 +20,10 @@ pub enum Target {
     Stdout,
     /// Standard error.
     Stderr,
+    /// The same two, on which no line is drawn again.
+    StdoutLines,
+    /// See there.
+    StderrLines,
 }
 
 impl Target {
@@ -28,16 +32,17 @@ impl Target {
         match self {
             Target::Stdout => io::stdout().is_terminal().then(|| term::columns(io::stdout())),
             Target::Stderr => io::stderr().is_terminal().then(|| term::columns(io::stderr())),
+            Target::StdoutLines | Target::StderrLines => None,
         }
     }
 
     fn write(self, text: &str) -> Result<(), Exit> {
         let written = match self {
-            Target::Stdout => {
+            Target::Stdout | Target::StdoutLines => {
                 let mut out = io::stdout().lock();
                 out.write_all(text.as_bytes()).and_then(|()| out.flush())
             }
-            Target::Stderr => io::stderr().write_all(text.as_bytes()),
+            Target::Stderr | Target::StderrLines => io::stderr().write_all(text.as_bytes()),
         };
         written.map_err(|err| match err.kind() {
             io::ErrorKind::BrokenPipe => Exit::silent(BROKEN_PIPE_STATUS),

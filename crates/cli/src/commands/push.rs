@@ -39,8 +39,24 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         return Err(Exit::new(1, "cannot push a digest reference"));
     }
     config::check_content_trust(parsed)?;
+    let target = if quiet { None } else { Some(Target::Stdout) };
+    push(context, &reference, platform, target).await?;
+    if quiet {
+        say_line!("{reference}");
+    }
+    Ok(())
+}
+
+/// Pushes what has a name; shows how it gets on where there is a target. Answers the digest that it has there, if that was
+/// told.
+pub(super) async fn push(
+    context: &Context,
+    reference: &Reference,
+    platform: Option<Platform>,
+    target: Option<Target>,
+) -> Result<Option<String>, Exit> {
     // A registry that wants a login says so itself.
-    let auth = pull::login(context, &reference).map_err(|err| Exit::error(&err))?;
+    let auth = pull::login(context, reference).map_err(|err| Exit::error(&err))?;
     let options = PushOptions {
         repository: format!("{}/{}", reference.domain(), reference.path()),
         tag: reference.tag().unwrap_or_default().to_owned(),
@@ -48,14 +64,17 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         auth,
     };
     let answer = image::push(&context.client, &options).await?;
-    let mut notes = Vec::new();
-    let target = if quiet { None } else { Some(Target::Stdout) };
-    let pushed = progress::follow(answer, target, &mut String::new(), &mut |fact| notes.extend(instead(fact))).await;
-    if quiet && pushed.is_ok() {
-        say_line!("{reference}");
-    }
+    let (mut notes, mut digest) = (Vec::new(), None);
+    let mut told = String::new();
+    let pushed = progress::follow(answer, target, &mut told, &mut |fact| {
+        if let Some(told) = fact.get("Digest").and_then(|told| told.as_str()) {
+            digest = Some(told.to_owned());
+        }
+        notes.extend(instead(fact));
+    })
+    .await;
     notes.iter().for_each(|text| say!("{}", note(text)));
-    pushed
+    pushed.map(|()| digest)
 }
 
 /// What a fact for programs says to people.

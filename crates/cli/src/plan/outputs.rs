@@ -7,6 +7,10 @@ pub struct Output {
     pub kind: Kind,
     /// To which directory or file; `-` is standard output.
     pub destination: String,
+    /// Of an image its names, separated by commas; empty for those that it has anyway.
+    pub name: String,
+    /// Whether it goes from the store to the registries of its names.
+    pub push: bool,
 }
 
 /// What goes somewhere.
@@ -44,6 +48,9 @@ pub enum OutputError {
         /// All of it.
         field: String,
     },
+    /// Nobody knows whether it is pushed.
+    #[error("non-bool value for push: {0}")]
+    Push(String),
     /// It goes nowhere.
     #[error("dest is required for {0} exporter")]
     NoDestination(&'static str),
@@ -67,20 +74,31 @@ pub fn parse(texts: &[String]) -> Result<Vec<Output>, OutputError> {
 fn one(text: &str) -> Result<Output, OutputError> {
     if !text.contains('=') {
         let kind = if text == "-" { Kind::Files } else { Kind::Directory };
-        return Ok(Output { kind, destination: text.to_owned() });
+        return Ok(Output { kind, destination: text.to_owned(), name: String::new(), push: false });
     }
-    let (mut kind, mut destination) = ("", "");
+    let (mut kind, mut destination, mut name, mut push) = ("", "", "", "");
     for field in text.split(',') {
         let (key, value) = field.split_once('=').ok_or_else(|| OutputError::Field(field.to_owned()))?;
         match key.trim().to_lowercase().as_str() {
             "type" => kind = value,
             "dest" => destination = value,
+            "name" => name = value,
+            "push" => push = value,
             key => return Err(OutputError::Key { key: key.to_owned(), field: field.to_owned() }),
         }
     }
+    let is_pushed = match push {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
+        "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => kind == "registry",
+        other => return Err(OutputError::Push(other.to_owned())),
+    };
     let kind = match kind {
         "" => return Err(OutputError::NoType),
-        "image" => Kind::Image,
+        "image" | "registry" => Kind::Image,
+        _ if !name.is_empty() || !push.is_empty() => {
+            let key = if name.is_empty() { "push" } else { "name" };
+            return Err(OutputError::Key { key: key.to_owned(), field: text.to_owned() });
+        }
         "local" => Kind::Directory,
         "tar" => Kind::Files,
         "oci" => Kind::Oci,
@@ -96,7 +114,7 @@ fn one(text: &str) -> Result<Output, OutputError> {
         (Kind::Files | Kind::Oci | Kind::Docker, "") => "-",
         (_, destination) => destination,
     };
-    Ok(Output { kind, destination: destination.to_owned() })
+    Ok(Output { kind, destination: destination.to_owned(), name: name.to_owned(), push: is_pushed })
 }
 
 #[cfg(test)]
@@ -117,6 +135,9 @@ mod tests {
             ("type=docker", is(Kind::Image, "")),
             ("type=docker,dest=f", is(Kind::Docker, "f")),
             ("type=image", is(Kind::Image, "")),
+            ("type=registry,name=a", is(Kind::Image, "")),
+            ("type=image,push=x", Err(OutputError::Push("x".to_owned()))),
+            ("type=oci,name=a", Err(OutputError::Key { key: "name".to_owned(), field: "type=oci,name=a".to_owned() })),
             ("type=local", Err(OutputError::NoDestination("local"))),
             ("type=local,dest=-", Err(OutputError::DirectoryToStdout)),
             ("dest=f", Err(OutputError::NoType)),

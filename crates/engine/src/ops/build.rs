@@ -22,6 +22,7 @@ mod client_files;
 mod copy;
 mod explain;
 mod exports;
+mod failed_at;
 mod flights;
 mod git;
 mod git_access;
@@ -51,7 +52,7 @@ mod used;
 mod work;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use engine_api::host_config::HostConfig;
 use errdefs::ErrorKind;
@@ -69,6 +70,7 @@ use crate::ops::images::{self, ImageError};
 use crate::ops::pull::{PullError, PullStep};
 use crate::ops::start::StartError;
 use crate::ops::wait::WaitError;
+use crate::sync::lock;
 pub use asks::{Answer, AskError, Asks, Client};
 pub use builder::StepError;
 pub use builder::go::quote as quoted;
@@ -85,6 +87,7 @@ pub use dockerfile::ignored;
 pub use dockerfile_checks::{Findings, Violation, Warning};
 pub use explain::{Explanation, Reason};
 pub use exports::ExportError;
+pub use failed_at::{FailedAt, Missing, missing_in_context};
 pub(crate) use flights::Flights;
 pub use git::GitError;
 pub use graph::Needed;
@@ -401,7 +404,7 @@ impl BuildError {
             BuildError::Context(
                 ContextError::Empty(_)
                 | ContextError::Syntax { .. }
-                | ContextError::Instruction(_)
+                | ContextError::Instruction { .. }
                 | ContextError::Ignore(_),
             ) => ErrorKind::InvalidArgument,
             BuildError::Plan(err) => err.kind(),
@@ -423,6 +426,7 @@ impl BuildError {
 #[derive(Debug)]
 pub struct Building {
     lines: mpsc::Receiver<BuildLine>,
+    failed_at: Arc<Mutex<FailedAt>>,
     task: Option<JoinHandle<Result<Solved, BuildError>>>,
     /// The image, once it is there.
     pub image: Option<String>,
@@ -458,6 +462,13 @@ impl Building {
     }
 }
 
+impl Building {
+    /// Where it is that it has failed for a reason; of a graph [`BuildLine::Failed`] says it.
+    pub fn failed_at(&self, err: &BuildError) -> FailedAt {
+        lock(&self.failed_at).clone().of(err)
+    }
+}
+
 impl Drop for Building {
     fn drop(&mut self) {
         self.task.iter().for_each(JoinHandle::abort);
@@ -475,6 +486,7 @@ pub fn start(
     let names = options.names.iter().map(|name| new_name(name)).collect::<Result<Vec<_>, _>>()?;
     let (sender, receiver) = mpsc::channel(LINES);
     let lines = Arc::new(Lines::new(sender, matches!(input, Input::Local(_))));
+    let failed_at = lines.failed_at();
     let input = (input, named);
     let task = match options.reproduce {
         None => tokio::spawn(solve::build(engine.clone(), options, names, input, client, lines)),
@@ -484,7 +496,7 @@ pub fn start(
             tokio::spawn(async move { reproduce::reproduce(engine, lines, solving.await?, names, wanted).await })
         }
     };
-    Ok(Building { lines: receiver, task: Some(task), image: None, held: None })
+    Ok(Building { lines: receiver, failed_at, task: Some(task), image: None, held: None })
 }
 
 /// Looks at a Dockerfile instead of building it: at the end its [`BuildLine::Findings`] are told, and the image is nothing.
@@ -499,7 +511,7 @@ pub fn ask(
     let (sender, receiver) = mpsc::channel(LINES);
     let lines = Arc::new(Lines::new(sender, true));
     let task = tokio::spawn(checks::ask(engine.clone(), options, local, named, all_stages, lines));
-    Building { lines: receiver, task: Some(task), image: None, held: None }
+    Building { lines: receiver, failed_at: Arc::default(), task: Some(task), image: None, held: None }
 }
 
 /// Gives an image that was built a name, and the name in full.

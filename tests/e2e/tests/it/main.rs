@@ -22,6 +22,8 @@ mod build_cache_mounts;
 mod build_checks;
 mod build_contexts;
 mod build_ends;
+mod build_errors;
+mod build_flags;
 mod build_git;
 mod build_git_access;
 mod build_mounts;

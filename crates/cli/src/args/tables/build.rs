@@ -1,6 +1,6 @@
 //! `build`.
 
-use super::{Arity, Command, DISABLE_CONTENT_TRUST, Flag, Kind, Verb, Wait, command};
+use super::{Arity, Command, DISABLE_CONTENT_TRUST, FORCE, Flag, Kind, PRUNE_FILTER, Verb, Wait, command};
 
 /// The command.
 pub(super) const BUILD: Command = command(
@@ -20,9 +20,33 @@ const fn int(long: &'static str, help: &'static str) -> Flag {
     Flag::value(long, Kind::Int, "int", help).default("0")
 }
 
+/// `builder prune`.
+pub(super) const PRUNE: Command =
+    command(&["builder prune", "buildx prune"], "[OPTIONS]", "Remove what builds have cached", Verb::PruneCaches)
+        .flags(&[&[
+            Flag::bool("all", "All of it, not only what nothing refers to").short('a'),
+            PRUNE_FILTER,
+            FORCE,
+            Flag::value("keep-storage", Kind::Bytes, "bytes", "Leave so much of it").default("0"),
+            Flag::value("reserved-space", Kind::Bytes, "bytes", "The same").default("0"),
+            Flag::value("max-used-space", Kind::Bytes, "bytes", "Remove what is more than that").default("0"),
+            Flag::value("min-free-space", Kind::Bytes, "bytes", "Remove until so much is free on the disk")
+                .default("0"),
+        ]]);
+
+/// `buildx du`.
+pub(super) const DISK_USAGE: Command =
+    command(&["buildx du", "builder du"], "[OPTIONS]", "Show what builds have cached", Verb::BuildDiskUsage);
+
+/// `buildx ls`.
+pub(super) const LIST: Command = command(&["buildx ls"], "", "List builders", Verb::ListBuilders);
+
 /// In the order of their names.
 const FLAGS: &[Flag] = &[
     Flag::value("add-host", Kind::List, "list", "Add a host to /etc/hosts of its commands (host:ip)"),
+    Flag::value("allow", Kind::Strings, "strings", "What commands may have that ask for it (network.host)"),
+    Flag::value("annotation", Kind::List, "stringArray", "Annotate the image; not supported yet"),
+    Flag::value("attest", Kind::List, "stringArray", "Attestations (type=...); only disabled=true is supported yet"),
     Flag::value("build-arg", Kind::List, "list", "Value of an ARG of the Dockerfile (name=value)"),
     Flag::value(
         "build-context",
@@ -30,6 +54,7 @@ const FLAGS: &[Flag] = &[
         "list",
         "Another context by a name (NAME=DIRECTORY|ADDRESS|docker-image://IMAGE)",
     ),
+    text("builder", "The builder; there is that of the daemon alone, default"),
     Flag::value(
         "cache-from",
         Kind::List,
@@ -52,6 +77,7 @@ const FLAGS: &[Flag] = &[
     int("cpu-shares", "Relative weight of the processor time of its commands").short('c'),
     text("cpuset-cpus", "Processors that its commands may use (0-3, 0,1)"),
     text("cpuset-mems", "Memory nodes that its commands may use (0-3, 0,1)"),
+    Flag::bool("debug", "Say more").short('D'),
     DISABLE_CONTENT_TRUST,
     Flag::bool("explain", "Tell of each step why it was done again"),
     text("file", "The Dockerfile, if it is not PATH/Dockerfile").short('f'),
@@ -59,9 +85,11 @@ const FLAGS: &[Flag] = &[
     text("iidfile", "Write the image's ID into this file"),
     text("isolation", "Isolation of its commands (Windows)"),
     Flag::value("label", Kind::List, "list", "Give the image a label (name=value)"),
+    Flag::bool("load", "Load the image into the daemon, where it always is"),
     Flag::value("memory", Kind::Bytes, "bytes", "Memory that its commands may use").short('m').default("0"),
     Flag::value("memory-swap", Kind::SwapBytes, "bytes", "Memory and swap they may use; -1 for any amount")
         .default("0"),
+    text("metadata-file", "Write what was built into this file, in JSON"),
     Flag::value("network", Kind::Text, "string", "Network of its commands").default("default"),
     Flag::bool("no-cache", "Do everything again"),
     Flag::value("no-cache-filter", Kind::Strings, "strings", "Do these stages again"),
@@ -69,10 +97,15 @@ const FLAGS: &[Flag] = &[
     Flag::value("output", Kind::List, "stringArray", "Where what was built goes, too (DIRECTORY, type=...,dest=...)")
         .short('o'),
     text("platform", "Platform to build for"),
+    Flag::value("progress", Kind::Text, "string", "How it is shown what is done (auto, plain, tty, quiet)")
+        .default("auto"),
+    text("provenance", "Where the image comes from; only false is supported yet"),
     Flag::bool("pull", "Look for newer base images"),
+    Flag::bool("push", "Push the image's names, too"),
     Flag::bool("quiet", "Only print the image's ID").short('q'),
     Flag::bool("reproducible", "Clamp times in the image to SOURCE_DATE_EPOCH, or to 1970"),
     Flag::bool("rm", "Remove containers of commands that end well").default("true"),
+    text("sbom", "What is in the image; only false is supported yet"),
     Flag::value("secret", Kind::List, "list", "Secret for RUN --mount=type=secret (id=NAME[,src=FILE|,env=VARIABLE])"),
     Flag::value("security-opt", Kind::Strings, "strings", "Security options"),
     Flag::value("shm-size", Kind::Bytes, "bytes", "Size of /dev/shm of its commands").default("0"),

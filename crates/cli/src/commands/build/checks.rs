@@ -134,13 +134,12 @@ pub(super) async fn finish(context: &Context, options: &BuildOptions, checking: 
 }
 
 /// Prints what was found at the end of a build.
-pub(super) fn warn(context: &Context, subject: &Subject, findings: &Findings, quiet: bool) {
+pub(super) fn warn(context: &Context, subject: &Subject, findings: &Findings, (quiet, debug): (bool, bool)) {
     let count = findings.warnings.len();
     if count == 0 || quiet {
         return;
     }
     let plural = if count == 1 { "warning" } else { "warnings" };
-    let debug = context.debug;
     let hint = if debug { String::new() } else { format!(" (use {} --debug to expand)", context.program) };
     warn_line!("\n {count} {plural} found{hint}:");
     for warning in &findings.warnings {

@@ -11,7 +11,7 @@ use tokio::sync::mpsc::error::SendTimeoutError;
 use super::caches::Wanted;
 use super::flights::Flight;
 use super::turns::Turns;
-use super::{BuildLine, Explanation, PartEvent, Used};
+use super::{BuildLine, Explanation, FailedAt, PartEvent, Used};
 use crate::sync::lock;
 
 /// How long a reader may stop while others wait for what a command holds that prints. Who scrolls reads again within it.
@@ -33,6 +33,8 @@ pub(super) struct Lines {
     held: Mutex<Held>,
     /// Steps that the build does, for which others may wait, too.
     leads: Arc<Mutex<Vec<Arc<Flight>>>>,
+    /// Where the build has failed, if it is none of a graph.
+    failed_at: Arc<Mutex<FailedAt>>,
     /// How long a reader may stop while others wait for what is held.
     reader_waited: Duration,
 }
@@ -73,6 +75,7 @@ impl Lines {
             end: 0.into(),
             held: Mutex::default(),
             leads: Arc::default(),
+            failed_at: Arc::default(),
             reader_waited: READER_WAITED,
         }
     }
@@ -97,6 +100,7 @@ impl Lines {
             end: 0.into(),
             held: Mutex::default(),
             leads: self.leads.clone(),
+            failed_at: self.failed_at.clone(),
             reader_waited: self.reader_waited,
         }
     }
@@ -264,12 +268,26 @@ impl Lines {
         self.end.store(instruction.end, Ordering::Relaxed);
     }
 
-    /// Tells where something has failed.
+    /// Notes the Dockerfile.
+    pub(super) fn read(&self, text: Arc<str>) {
+        lock(&self.failed_at).text = text;
+    }
+
+    /// Where it is noted that it has failed.
+    pub(super) fn failed_at(&self) -> Arc<Mutex<FailedAt>> {
+        self.failed_at.clone()
+    }
+
+    /// Tells or notes where something has failed.
     pub(super) async fn failed(&self) {
         let (line, part) = (self.line.load(Ordering::Relaxed), self.part.load(Ordering::Relaxed));
+        let end = self.end.load(Ordering::Relaxed);
         if self.is_graph {
-            let end = self.end.load(Ordering::Relaxed);
             self.tell(BuildLine::Failed { line, end, part: Some(part).filter(|part| *part > 0) }).await;
+        } else {
+            // What waits for its turn may wait for us: who has heard the error asks.
+            let mut failed_at = lock(&self.failed_at);
+            (failed_at.line, failed_at.end) = (line, end);
         }
     }
 }

@@ -25,6 +25,7 @@ use snapshot::{Driver, Stubs};
 use super::caches::{Lease, Wish};
 use super::carried::Carried;
 use super::client_files::{ClientFileError, ClientFiles, Secret};
+use super::failed_at::Missing;
 use super::receive::Context;
 use super::sources::{self, SourceError};
 use super::transfer::{self, TransferError};
@@ -371,7 +372,7 @@ fn find(tree: &Tree, seen: &Seen, mount: &RunMount) -> Result<Found, RunMountErr
     let path = &seen.part.source[1..];
     tree.find(path).map_err(|_| RunMountError::Source {
         target: mount.target.clone(),
-        source: SourceError::NotFound(path.to_owned()),
+        source: SourceError::NotFound(Missing::of(tree, path)),
     })
 }
 

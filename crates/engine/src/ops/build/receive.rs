@@ -53,12 +53,19 @@ pub enum ContextError {
     Syntax {
         /// Which one.
         name: String,
+        /// All of it.
+        text: String,
         /// Why.
         why: Box<ParseError>,
     },
     /// An instruction is none.
-    #[error(transparent)]
-    Instruction(ParseError),
+    #[error("{why}")]
+    Instruction {
+        /// All of the Dockerfile.
+        text: String,
+        /// Why.
+        why: Box<ParseError>,
+    },
     /// Nobody knows what is to be left out.
     #[error(transparent)]
     Ignore(#[from] PatternError),
@@ -78,6 +85,8 @@ pub(super) struct PlaceDirectory {
 pub(super) struct Context {
     pub(super) tree: Tree,
     pub(super) dockerfile: Dockerfile,
+    /// What was read of the Dockerfile.
+    pub(super) text: Arc<str>,
     pub(super) place: Place,
     /// Its files, where the client's next build may begin with them.
     pub(super) files: Option<Arc<ContextFiles>>,
@@ -161,9 +170,9 @@ pub(super) fn in_place(place: Place, name: &str) -> Result<Context, ContextError
     let tree = Tree::new(place.root()?).map_err(ContextError::Place)?;
     let name = if name.is_empty() { DOCKERFILE } else { name };
     let (name, text) = text(&tree, name)?;
-    let dockerfile = parse(&name, &text)?;
+    let (dockerfile, text) = parse(&name, &text)?;
     leave_out(&tree, &name);
-    Ok(Context { tree, dockerfile, place, files: None })
+    Ok(Context { tree, dockerfile, text, place, files: None })
 }
 
 /// A context of a Dockerfile alone, the files of which come later. Blocks.
@@ -173,9 +182,9 @@ pub(super) fn of_text(engine: &Engine, name: &str, text: &[u8]) -> Result<Contex
 
 /// The same in a place that is there.
 pub(super) fn of_text_in(place: Place, name: &str, text: &[u8]) -> Result<Context, ContextError> {
-    let dockerfile = parse(name, text)?;
+    let (dockerfile, text) = parse(name, text)?;
     let tree = Tree::new(place.root()?).map_err(ContextError::Place)?;
-    Ok(Context { tree, dockerfile, place, files: None })
+    Ok(Context { tree, dockerfile, text, place, files: None })
 }
 
 /// Has such a context, which is empty, begin with what the client has sent before. Blocks.
@@ -238,14 +247,19 @@ fn text(tree: &Tree, name: &str) -> Result<(String, Vec<u8>), ContextError> {
     Err(ContextError::NoDockerfile(name.to_owned()))
 }
 
-pub(super) fn parse(name: &str, text: &[u8]) -> Result<Dockerfile, ContextError> {
+/// A Dockerfile, and its text.
+pub(super) fn parse(name: &str, text: &[u8]) -> Result<(Dockerfile, Arc<str>), ContextError> {
     if text.is_empty() {
         return Err(ContextError::Empty(name.to_owned()));
     }
-    dockerfile::parse(&String::from_utf8_lossy(text)).map_err(|err| match err {
-        why @ ParseError::Syntax { .. } => ContextError::Syntax { name: name.to_owned(), why: Box::new(why) },
-        err => ContextError::Instruction(err),
-    })
+    let text = String::from_utf8_lossy(text);
+    match dockerfile::parse(&text) {
+        Ok(dockerfile) => Ok((dockerfile, text.into())),
+        Err(why @ ParseError::Syntax { .. }) => {
+            Err(ContextError::Syntax { name: name.to_owned(), text: text.into_owned(), why: Box::new(why) })
+        }
+        Err(why) => Err(ContextError::Instruction { text: text.into_owned(), why: Box::new(why) }),
+    }
 }
 
 /// Removes the files that were sent for the build alone and that `.dockerignore` does not want copied.

@@ -85,12 +85,7 @@ pub(super) async fn build(
     let _collecting = Collecting(engine.clone());
     let named = Named::new(named);
     let (task, told) = (engine.clone(), lines.clone());
-    let input = match input {
-        Input::Archive(archive) => OpenedInput::Archive(archive),
-        Input::Directory(directory) => OpenedInput::Directory(directory),
-        Input::Local(local) => OpenedInput::Local(local),
-        Input::Remote(url) => OpenedInput::Fetched(remote_context::fetch(&engine, &url, false, &client).await?),
-    };
+    let input = opened(&engine, input, &client).await?;
     // What a Dockerfile makes of its variables takes as long as its author likes, within bounds.
     let planned = bridge::abandonable(move |abandoned| {
         let mut is_text = true;
@@ -107,6 +102,7 @@ pub(super) async fn build(
                 (context, Some(files), Some((checking, local.login)))
             }
         };
+        told.read(context.text.clone());
         // Who is told what checks find is BuildKit's client.
         let (checking, ask) = local.unzip();
         named.replace(&mut context.dockerfile, &options.platform);
@@ -143,6 +139,16 @@ pub(super) async fn build(
     // Contexts are given back with it, for which lists of all their files are written.
     bridge::blocking(move || kept_context::drop_here(common)).await;
     Ok(Solved { image: built?, held: Some(held) })
+}
+
+/// Waits for what is built from where it has to be waited for.
+async fn opened(engine: &Engine, input: Input, client: &Client) -> Result<OpenedInput, BuildError> {
+    Ok(match input {
+        Input::Archive(archive) => OpenedInput::Archive(archive),
+        Input::Directory(directory) => OpenedInput::Directory(directory),
+        Input::Local(local) => OpenedInput::Local(local),
+        Input::Remote(url) => OpenedInput::Fetched(remote_context::fetch(engine, &url, false, client).await?),
+    })
 }
 
 /// Has come what is needed, solves the stages, and gives the image its names; answers its id.

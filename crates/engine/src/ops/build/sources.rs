@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::client_files::ClientFileError;
 use super::explain::FILES_MAX;
+use super::failed_at::Missing;
 use super::git::GitError;
 use super::kept_context::KnownFile;
 use super::tree::{Looked, Tree, hex};
@@ -41,10 +42,10 @@ pub(super) struct Source {
 pub enum SourceError {
     /// It is not in the context.
     #[error("file not found in build context or excluded by .dockerignore: stat {0}: file does not exist")]
-    NotInContext(String),
+    NotInContext(Missing),
     /// It is not in the image.
     #[error("stat {0}: file does not exist")]
-    NotFound(String),
+    NotFound(Missing),
     /// It is outside.
     #[error("forbidden path outside the build context: {0} ()")]
     Forbidden(String),
@@ -207,8 +208,8 @@ fn one(tree: &Tree, path: &str, context: bool, abandoned: &Abandoned) -> Result<
 fn read(tree: &Tree, path: &str, context: bool, abandoned: &Abandoned) -> Result<Source, SourceError> {
     let failed = |source: io::Error| SourceError::Read { path: path.to_owned(), source };
     let found = match tree.find(path) {
-        Err(Errno::NOENT | Errno::NOTDIR) if context => return Err(SourceError::NotInContext(path.to_owned())),
-        Err(Errno::NOENT | Errno::NOTDIR) => return Err(SourceError::NotFound(path.to_owned())),
+        Err(Errno::NOENT | Errno::NOTDIR) if context => return Err(SourceError::NotInContext(Missing::of(tree, path))),
+        Err(Errno::NOENT | Errno::NOTDIR) => return Err(SourceError::NotFound(Missing::of(tree, path))),
         found => found.map_err(|err| failed(err.into()))?,
     };
     let (mut exact, mut files) = (Exact::new(path), Vec::new());

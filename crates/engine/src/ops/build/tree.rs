@@ -159,6 +159,15 @@ impl Tree {
         Ok(paths)
     }
 
+    /// Names in a directory, so many at most; those alone that are texts.
+    pub(super) fn names(&self, path: &str, most: usize) -> Result<Vec<String>, Errno> {
+        let path = if path.is_empty() { "." } else { path };
+        let place = open(&self.root, path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let names = Dir::read_from(&place)?.take(most).filter_map(Result::ok);
+        let names = names.filter_map(|entry| entry.file_name().to_str().ok().map(str::to_owned));
+        Ok(names.filter(|name| !matches!(name.as_str(), "." | "..")).collect())
+    }
+
     fn walk_in(
         &self,
         directory: &OwnedFd,

@@ -19,6 +19,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
@@ -125,15 +126,21 @@ pub fn is_file(stat: &Stat) -> bool {
     stat.mode & GO_KINDS == 0 && stat.link.is_empty()
 }
 
-/// Carries files over; answers how many bytes it took, as BuildKit counts them.
-pub async fn receive(session: &Session, wanted: &Wanted, sink: &mut impl Sink) -> Result<u64, FilesError> {
+/// Carries files over; answers how many bytes it took, as BuildKit counts them. `came` is how many it took so far, for whoever
+/// looks meanwhile.
+pub async fn receive(
+    session: &Session,
+    wanted: &Wanted,
+    sink: &mut impl Sink,
+    came: &AtomicU64,
+) -> Result<u64, FilesError> {
     if !session.answers(DIFF_COPY) {
         return Err(FilesError::NoFiles);
     }
     let known = sink.known();
     let headers = headers(wanted, known.as_deref());
     let (outgoing, mut incoming) = session.channel.stream(DIFF_COPY, &headers).await?;
-    let Told { entries, name, bytes } = entries(&mut incoming).await?;
+    let Told { entries, name } = entries(&mut incoming, came).await?;
     let is_known = !name.is_empty() && entries.is_empty() && known.as_ref() == Some(&name);
     let wanted = match is_known {
         true => Vec::new(),
@@ -143,7 +150,7 @@ pub async fn receive(session: &Session, wanted: &Wanted, sink: &mut impl Sink) -
         sink.is_called(&name);
     }
     let mut transfer =
-        Transfer { outgoing, incoming, entries, wanted, asked: BTreeMap::new(), next: 0, ahead: 0, bytes };
+        Transfer { outgoing, incoming, entries, wanted, asked: BTreeMap::new(), next: 0, ahead: 0, came };
     for index in 0..transfer.entries.len() {
         if !transfer.wanted[index] {
             continue;
@@ -193,23 +200,22 @@ struct Told {
     entries: Vec<Stat>,
     /// What it is called; empty if it has no name.
     name: String,
-    /// How many bytes it took.
-    bytes: u64,
 }
 
-async fn entries(incoming: &mut Incoming) -> Result<Told, FilesError> {
-    let (mut entries, mut names, mut bytes) = (Vec::new(), 0, 0);
+/// All entries.
+async fn entries(incoming: &mut Incoming, came: &AtomicU64) -> Result<Told, FilesError> {
+    let (mut entries, mut names) = (Vec::new(), 0);
     loop {
         let packet: Packet = incoming.next().await?.ok_or(FilesError::Protocol)?;
         check(&packet)?;
-        bytes += packet.encoded_len() as u64;
+        count(came, &packet);
         if packet.kind != PacketKind::Stat as i32 {
             return Err(FilesError::Protocol);
         }
         let Some(stat) = packet.stat else {
             let name = String::from_utf8(packet.data.into()).unwrap_or_default();
             let name = if name.len() <= NAME_MAX { name } else { String::new() };
-            return Ok(Told { entries, name, bytes });
+            return Ok(Told { entries, name });
         };
         names += stat.path.len() + stat.link.len();
         names += stat.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
@@ -224,6 +230,11 @@ async fn entries(incoming: &mut Incoming) -> Result<Told, FilesError> {
     }
 }
 
+/// Counts the bytes of a packet.
+fn count(came: &AtomicU64, packet: &Packet) {
+    came.fetch_add(packet.encoded_len() as u64, Ordering::Relaxed);
+}
+
 /// Refuses a packet that tells of a failure.
 fn check(packet: &Packet) -> Result<(), FilesError> {
     if packet.kind == PacketKind::Failure as i32 {
@@ -233,7 +244,7 @@ fn check(packet: &Packet) -> Result<(), FilesError> {
 }
 
 /// Files on their way.
-struct Transfer {
+struct Transfer<'a> {
     outgoing: Outgoing,
     incoming: Incoming,
     entries: Vec<Stat>,
@@ -245,7 +256,7 @@ struct Transfer {
     next: usize,
     /// How many bytes were asked for that were not given on.
     ahead: u64,
-    bytes: u64,
+    came: &'a AtomicU64,
 }
 
 #[derive(Default)]
@@ -254,7 +265,7 @@ struct Asked {
     ended: bool,
 }
 
-impl Transfer {
+impl Transfer<'_> {
     fn size(&self, index: usize) -> u64 {
         self.entries[index].size.unsigned_abs()
     }
@@ -332,7 +343,7 @@ impl Transfer {
     async fn packet(&mut self) -> Result<Packet, FilesError> {
         let packet: Packet = self.incoming.next().await?.ok_or(FilesError::Protocol)?;
         check(&packet)?;
-        self.bytes += packet.encoded_len() as u64;
+        count(self.came, &packet);
         if packet.kind == PacketKind::Data as i32 { Ok(packet) } else { Err(FilesError::Protocol) }
     }
 
@@ -352,13 +363,13 @@ impl Transfer {
         self.outgoing.send(&Packet { kind: PacketKind::End as i32, ..Packet::default() }).await?;
         let packet: Packet = self.incoming.next().await?.ok_or(FilesError::Protocol)?;
         check(&packet)?;
-        self.bytes += packet.encoded_len() as u64;
+        count(self.came, &packet);
         if let Err(err) = self.outgoing.end() {
             // A client that has ended the call already needs no word of that.
             debug!(message = err.message, "a client that has sent its files has gone");
         }
         while self.incoming.next::<Packet>().await?.is_some() {}
-        Ok(self.bytes)
+        Ok(self.came.load(Ordering::Relaxed))
     }
 }
 

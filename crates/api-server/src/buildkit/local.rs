@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use archive::{Entry, Kind, TarWriter, Time};
 use buildkit_api::files::{self, FilesError, Sink, Wanted};
-use buildkit_api::messages::Stat;
+use buildkit_api::messages::{Stat, VertexStatus};
 use buildkit_api::modes::{self, permissions};
 use buildkit_api::session::Session;
 use buildkit_api::status::Status;
@@ -23,6 +25,9 @@ const TEXT_MAX: usize = 16 << 20;
 
 /// How many bytes of an archive go at once.
 const PIECE_BYTES: usize = 128 << 10;
+
+/// How often it is told how much of a directory has come.
+const TOLD_EVERY: Duration = Duration::from_millis(200);
 
 /// How clients call the directory that is built from.
 const CONTEXT: &str = "context";
@@ -88,9 +93,33 @@ async fn texts(
     let status = build.progress.goes_on(part, &format!("transferring {told}:")).await;
     let wanted = Wanted { directory: directory.to_owned(), exclude: Vec::new(), follow };
     let mut texts = Texts::default();
-    let bytes = files::receive(session, &wanted, &mut texts).await.map_err(of_files)?;
+    let bytes = receive(build, &status, session, &wanted, &mut texts).await?;
     build.progress.has_ended(status, bytes).await;
     Ok(texts.all)
+}
+
+/// Carries files over, and tells now and then how much has come; answers how many bytes it took.
+async fn receive(
+    build: &Build,
+    status: &VertexStatus,
+    session: &Session,
+    wanted: &Wanted,
+    sink: &mut impl Sink,
+) -> Result<u64, Status> {
+    let (came, mut told) = (AtomicU64::new(0), 0);
+    let receiving = files::receive(session, wanted, sink, &came);
+    tokio::pin!(receiving);
+    loop {
+        tokio::select! {
+            received = &mut receiving => return received.map_err(of_files),
+            () = tokio::time::sleep(TOLD_EVERY) => {}
+        }
+        let bytes = came.load(Ordering::Relaxed);
+        if bytes != told {
+            build.progress.is_at(status, bytes).await;
+            told = bytes;
+        }
+    }
 }
 
 fn of_files(err: FilesError) -> Status {
@@ -189,7 +218,7 @@ impl Context {
         let status = progress.goes_on(&part, &format!("transferring {told}:")).await;
         let exclude = engine::ops::build::ignored(&String::from_utf8_lossy(&ignore));
         let wanted = Wanted { directory: self.directory.clone(), exclude, follow };
-        let sent = files::receive(&self.session, &wanted, archive).await.map_err(of_files);
+        let sent = receive(&self.build, &status, &self.session, &wanted, archive).await;
         let told = sent.as_ref().err().map(|err| err.message.as_str());
         if let Ok(bytes) = sent {
             progress.has_ended(status, bytes).await;
@@ -220,7 +249,8 @@ async fn all_of(session: &Session, needed: Needed, archive: &mut Archive) -> Res
         Needed::All => Vec::new(),
     };
     let wanted = Wanted { directory: CONTEXT.to_owned(), exclude: Vec::new(), follow };
-    files::receive(session, &wanted, archive).await.map(drop).map_err(of_files)
+    // How much goes the client tells by itself.
+    files::receive(session, &wanted, archive, &AtomicU64::new(0)).await.map(drop).map_err(of_files)
 }
 
 /// Which directory it is: as with BuildKit (source/local) what the session says, and its own name.

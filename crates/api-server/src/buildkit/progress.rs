@@ -216,6 +216,12 @@ impl Progress {
         status
     }
 
+    /// Something in a part has come to so many bytes.
+    pub(crate) async fn is_at(&self, status: &VertexStatus, bytes: u64) {
+        let current = bytes.cast_signed();
+        self.status(VertexStatus { current, timestamp: Some(now()), ..status.clone() }).await;
+    }
+
     /// Something in a part has ended, after so many bytes.
     pub(crate) async fn has_ended(&self, status: VertexStatus, bytes: u64) {
         let now = Some(now());

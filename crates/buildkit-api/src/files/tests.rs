@@ -104,7 +104,7 @@ async fn received(client: Client, wanted: Wanted) -> (Result<Vec<String>, String
     let session = tokio::spawn(async move { own.serve(announced, ours).await });
     let found = sessions.find("s").await.unwrap();
     let mut told = Told::default();
-    let done = receive(&found, &wanted, &mut told).await;
+    let done = receive(&found, &wanted, &mut told, &AtomicU64::new(0)).await;
     drop(found);
     session.abort();
     (done.map(|_| told.0).map_err(|err| err.to_string()), serving.await.unwrap())

@@ -1,4 +1,5 @@
 use std::io::Cursor;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use super::*;
@@ -109,7 +110,7 @@ async fn carried(
     let session = tokio::spawn(async move { own.serve(announced, ours).await });
     let mut came = Came { known: known.map(str::to_owned), ..Came::default() };
     let found = sessions.find("s").await.unwrap();
-    let received = files::receive(&found, &wanted, &mut came).await;
+    let received = files::receive(&found, &wanted, &mut came, &AtomicU64::new(0)).await;
     drop(found);
     session.abort();
     client.abort();

@@ -329,6 +329,29 @@ fn privileged_passwords_of_contexts_are_neither_told_nor_kept() {
     });
 }
 
+/// As BuildKit does it, some five times a second, of which there are some in any transfer that is worth it.
+#[test]
+fn privileged_how_much_of_a_context_has_come_is_told_while_it_comes() {
+    plugged(|plugged| {
+        const BYTES: u64 = 512 << 20;
+        let directory = context(&[("Dockerfile", "FROM busybox\nCOPY large /\n")]);
+        std::fs::File::create(directory.path().join("large")).unwrap().set_len(BYTES).unwrap();
+        let output = plugged.line(&format!("buildx build --progress rawjson {}", path(&directory)));
+        assert_eq!(output.code, 0, "{output:?}");
+        let statuses = output.stderr.lines().flat_map(|line| {
+            let told: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+            told["statuses"].as_array().cloned().unwrap_or_default()
+        });
+        let of_context = statuses.filter(|status| status["id"] == "transferring context:");
+        let told: Vec<u64> = of_context.map(|status| status["current"].as_u64().unwrap_or(0)).collect();
+        // Before it comes what is left out of it.
+        let told = told.rsplit(|bytes| *bytes == 0).next().unwrap_or_default();
+        assert!(told.is_sorted() && told.len() > 3, "{told:?}");
+        assert!(told.last().is_some_and(|bytes| *bytes > BYTES), "{told:?}");
+        assert!(told.iter().any(|bytes| (1..BYTES).contains(bytes)), "{told:?}");
+    });
+}
+
 #[test]
 fn privileged_bake_builds_targets_of_its_files() {
     plugged(|plugged| {

@@ -15,7 +15,7 @@ use super::explain::FILES_MAX;
 use super::failed_at::Missing;
 use super::git::GitError;
 use super::kept_context::KnownFile;
-use super::tree::{Looked, Tree, hex};
+use super::tree::{Looked, Nearby, Tree, hex};
 use crate::sync::lock;
 
 /// Something that is copied.
@@ -212,11 +212,15 @@ fn read(tree: &Tree, path: &str, context: bool, abandoned: &Abandoned) -> Result
         Err(Errno::NOENT | Errno::NOTDIR) => return Err(SourceError::NotFound(Missing::of(tree, path))),
         found => found.map_err(|err| failed(err.into()))?,
     };
-    let (mut exact, mut files) = (Exact::new(path), Vec::new());
+    let (mut exact, mut files, mut nearby) = (Exact::new(path), Vec::new(), Nearby::default());
     let sum = if found.is_directory() {
         let paths = tree.walk(&found.path, usize::MAX).map_err(|err| failed(err.into()))?;
         let sums = paths.iter().map(|path| {
-            let sum = match tree.known(path) {
+            let known = match tree.known(path) {
+                None => tree.regular(path, &mut nearby, abandoned)?,
+                known => known,
+            };
+            let sum = match known {
                 Some(known) => {
                     exact.regular(path, &known);
                     known.sum

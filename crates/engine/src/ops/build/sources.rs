@@ -97,13 +97,13 @@ pub enum SourceError {
     },
 }
 
-/// What is copied, in order; `remote` is what comes from the web, and `may_be_none` whether patterns may fit nothing. Reads
-/// all of the rest, as long as somebody waits for it.
+/// What is copied, in order; `remote` is what comes from the web, and `buildkit` whether it is built as BuildKit
+/// does: patterns may fit nothing, and nothing is above the context. Reads all of the rest, as long as somebody waits for it.
 pub(super) fn select(
     tree: &Tree,
     files: &Files,
     remote: Vec<Source>,
-    may_be_none: bool,
+    buildkit: bool,
     abandoned: &Abandoned,
 ) -> Result<Vec<Source>, SourceError> {
     let (mut found, mut remote) = (Vec::new(), remote.into_iter());
@@ -119,7 +119,8 @@ pub(super) fn select(
         let dropped = if files.parents { dropped(named) } else { 0 };
         let path = named.strip_prefix('/').unwrap_or(named);
         let path = path.strip_prefix("./").unwrap_or(path);
-        if climbs(path) {
+        // With BuildKit there is nothing above the context: `..` of its top is the top.
+        if climbs(path) && !buildkit {
             return Err(SourceError::Forbidden(path.to_owned()));
         }
         let cleaned = engine_api::paths::clean(&format!("/{path}"));
@@ -140,7 +141,7 @@ pub(super) fn select(
             }
         }
     }
-    if found.is_empty() && files.inline.is_empty() && !may_be_none { Err(SourceError::None) } else { Ok(found) }
+    if found.is_empty() && files.inline.is_empty() && !buildkit { Err(SourceError::None) } else { Ok(found) }
 }
 
 /// What the words of the history say of the files.

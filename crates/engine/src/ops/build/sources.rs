@@ -21,8 +21,10 @@ use crate::sync::lock;
 /// Something that is copied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Source {
-    /// From the root of its tree, as it was named.
+    /// From the root of its tree, as it was named; to read.
     pub(super) path: String,
+    /// The same as it is: names in a directory need be no texts.
+    pub(super) bytes: Vec<u8>,
     /// What is in it, as history says it.
     pub(super) sum: String,
     /// All that a copy of it depends on: dockerd's sum knows neither links nor the names that a copy has.
@@ -128,15 +130,14 @@ pub(super) fn select(
         let passes = path.split('/').any(|part| matches!(part, "." | "..")) && cleaned != "/";
         let path = if passes { &cleaned[1..] } else { path };
         if !has_wildcards(path) {
-            found.push(one(tree, path, files.from.is_empty(), abandoned)?.below(dropped));
+            found.push(one(tree, path.as_bytes(), files.from.is_empty(), abandoned)?.below(dropped));
             continue;
         }
         let failed = |err: Errno| SourceError::Read { path: path.to_owned(), source: err.into() };
         let pattern = engine_api::paths::clean(&format!("/{path}"));
         let levels = pattern.split('/').count() - 1;
         for fit in tree.walk("", levels).map_err(failed)? {
-            let fit = String::from_utf8_lossy(&fit);
-            if glob_match(&pattern[1..], &fit) {
+            if glob_match(&pattern[1..], &String::from_utf8_lossy(&fit)) {
                 found.push(one(tree, &fit, files.from.is_empty(), abandoned)?.below(dropped));
             }
         }
@@ -166,22 +167,22 @@ fn all(kind: &str, sums: &[String]) -> String {
 
 /// All that whoever sees a part of a tree depends on. Reads all of it, as long as somebody waits for it.
 pub(super) fn exact(tree: &Tree, path: &str, context: bool, abandoned: &Abandoned) -> Result<String, SourceError> {
-    one(tree, path, context, abandoned).map(|source| source.exact)
+    one(tree, path.as_bytes(), context, abandoned).map(|source| source.exact)
 }
 
 /// How many sources of images are remembered: some hundred kilobytes each at most.
 const SEEN_MAX: usize = 16;
 
-/// What was read of images, which do not change: by their topmost layer and the source's name, the last one last.
+/// What was read of images, which do not change: by their topmost layer, the last one last.
 #[derive(Debug, Default)]
-pub(crate) struct SeenSources(Mutex<VecDeque<(String, String, Source)>>);
+pub(crate) struct SeenSources(Mutex<VecDeque<(String, Source)>>);
 
 impl SeenSources {
-    fn find(&self, layer: &str, path: &str) -> Option<Source> {
+    fn find(&self, layer: &str, path: &[u8]) -> Option<Source> {
         let mut all = lock(&self.0);
-        let at = all.iter().position(|(of, named, _)| of == layer && named == path)?;
+        let at = all.iter().position(|(of, source)| of == layer && source.bytes == path)?;
         let found = all.remove(at)?;
-        let source = found.2.clone();
+        let source = found.1.clone();
         all.push_back(found);
         Some(source)
     }
@@ -191,11 +192,11 @@ impl SeenSources {
         if all.len() == SEEN_MAX {
             all.pop_front();
         }
-        all.push_back((layer.to_owned(), source.path.clone(), source.clone()));
+        all.push_back((layer.to_owned(), source.clone()));
     }
 }
 
-fn one(tree: &Tree, path: &str, context: bool, abandoned: &Abandoned) -> Result<Source, SourceError> {
+fn one(tree: &Tree, path: &[u8], context: bool, abandoned: &Abandoned) -> Result<Source, SourceError> {
     let Some((seen, layer)) = tree.seen() else { return read(tree, path, context, abandoned) };
     if let Some(known) = seen.find(layer, path) {
         return Ok(known);
@@ -205,14 +206,15 @@ fn one(tree: &Tree, path: &str, context: bool, abandoned: &Abandoned) -> Result<
     Ok(source)
 }
 
-fn read(tree: &Tree, path: &str, context: bool, abandoned: &Abandoned) -> Result<Source, SourceError> {
+fn read(tree: &Tree, bytes: &[u8], context: bool, abandoned: &Abandoned) -> Result<Source, SourceError> {
+    let path = &*String::from_utf8_lossy(bytes);
     let failed = |source: io::Error| SourceError::Read { path: path.to_owned(), source };
-    let found = match tree.find(path) {
+    let found = match tree.find(bytes) {
         Err(Errno::NOENT | Errno::NOTDIR) if context => return Err(SourceError::NotInContext(Missing::of(tree, path))),
         Err(Errno::NOENT | Errno::NOTDIR) => return Err(SourceError::NotFound(Missing::of(tree, path))),
         found => found.map_err(|err| failed(err.into()))?,
     };
-    let (mut exact, mut files) = (Exact::new(path), Vec::new());
+    let (mut exact, mut files) = (Exact::new(bytes), Vec::new());
     let sum = if found.is_directory() {
         let paths = tree.walk(&found.path, usize::MAX).map_err(|err| failed(err.into()))?;
         let sums = paths.iter().map(|path| {
@@ -237,13 +239,22 @@ fn read(tree: &Tree, path: &str, context: bool, abandoned: &Abandoned) -> Result
         all("dir", &sums)
     } else {
         // A link that is named itself is what it leads to.
-        let sum = tree.sum(path.as_bytes(), abandoned).map_err(failed)?;
+        let sum = tree.sum(bytes, abandoned).map_err(failed)?;
         exact.add(b"", &Looked { stat: found.stat, link: Vec::new() }, &sum);
         files.push((path.to_owned(), sum.clone()));
         format!("file:{sum}")
     };
     let (exact, is_directory) = (exact.finish(), found.is_directory());
-    Ok(Source { path: path.to_owned(), sum, exact, files, is_remote: false, is_directory, dropped: 0 })
+    Ok(Source {
+        path: path.to_owned(),
+        bytes: bytes.to_owned(),
+        sum,
+        exact,
+        files,
+        is_remote: false,
+        is_directory,
+        dropped: 0,
+    })
 }
 
 impl Source {
@@ -267,9 +278,9 @@ struct Exact(Sha256);
 
 impl Exact {
     /// Of what was named so, as which a file is copied.
-    fn new(path: &str) -> Exact {
+    fn new(path: &[u8]) -> Exact {
         let mut exact = Exact(Sha256::new());
-        exact.part(path.as_bytes());
+        exact.part(path);
         exact
     }
 
@@ -479,6 +490,22 @@ mod tests {
             let (before, behind) = changed(change);
             assert_ne!(before.exact, behind.exact, "{what}");
         }
+    }
+
+    #[test]
+    fn names_that_are_no_texts_are_found_by_patterns() {
+        let (directory, tree) = tree();
+        fs::create_dir(directory.path().join("odd")).unwrap();
+        for (letter, text) in [(1, "one"), (2, "two")] {
+            fs::write(directory.path().join("odd").join(odd(letter)), text).unwrap();
+        }
+        fs::create_dir_all(directory.path().join("more").join(odd(3)).join("below")).unwrap();
+        let found = |named: &str| select(&tree, &files(&[named]), Vec::new(), false, &Abandoned::default()).unwrap();
+        let both = found("odd/o*");
+        assert_eq!([&both[0].bytes[..], &both[1].bytes[..]], [b"odd/o\xff\x01", b"odd/o\xff\x02"]);
+        assert_ne!(both[0].exact, both[1].exact);
+        let directory = found("more/o*");
+        assert!(directory[0].is_directory && directory[0].files.len() == 2, "{directory:?}");
     }
 
     #[test]

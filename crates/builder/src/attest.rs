@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::go::quote;
 
@@ -174,8 +175,9 @@ pub struct Predicate {
     pub filename: String,
     /// Whether only beside images.
     pub inline_only: bool,
-    /// What is said.
-    pub said: Value,
+    /// What is said: JSON without blanks. As text, because values take sixteen times as much memory, and generators may write
+    /// 64 MiB.
+    pub said: String,
 }
 
 /// in-toto's attestation spec v0.1, "Statement".
@@ -186,27 +188,45 @@ struct Statement<'a> {
     #[serde(rename = "predicateType")]
     predicate_type: &'a str,
     subject: Vec<Value>,
-    predicate: &'a Value,
+    predicate: &'a RawValue,
 }
 
 impl Predicate {
     /// Something that is said, in JSON; `None` of what is no JSON.
     pub fn new(kind: &str, filename: &str, inline_only: bool, json: &[u8]) -> Option<Predicate> {
-        let said = serde_json::from_slice(json).ok()?;
+        let said: &RawValue = serde_json::from_slice(json).ok()?;
+        let said = without_blanks(said.get());
         Some(Predicate { kind: kind.to_owned(), filename: filename.to_owned(), inline_only, said })
     }
 
     /// The statement that says it about these.
     pub fn statement(&self, subjects: &[Subject]) -> Vec<u8> {
         let subject = |(name, sum): &Subject| serde_json::json!({"name": name, "digest": {"sha256": sum}});
+        let predicate = RawValue::from_string(self.said.clone()).expect("it was read as JSON");
         let statement = Statement {
             kind: STATEMENT,
             predicate_type: &self.kind,
             subject: subjects.iter().map(subject).collect(),
-            predicate: &self.said,
+            predicate: &predicate,
         };
         serde_json::to_vec(&statement).expect("texts are always JSON")
     }
+}
+
+/// JSON without what is only there to be read by people, as Go writes what it was given.
+fn without_blanks(json: &str) -> String {
+    let (mut in_text, mut escaped) = (false, false);
+    let keeps = |letter: &char| {
+        match (in_text, escaped, letter) {
+            (true, true, _) => escaped = false,
+            (true, false, '\\') => escaped = true,
+            (_, _, '"') => in_text = !in_text,
+            (false, _, ' ' | '\t' | '\n' | '\r') => return false,
+            _ => {}
+        }
+        true
+    };
+    json.chars().filter(keeps).collect()
 }
 
 /// The package URL of an image's name (purl-spec; buildkit util/purl); `tag` and `digest` as they were named.
@@ -284,6 +304,23 @@ mod tests {
         });
         assert_eq!(statement, wanted);
         assert!(Predicate::new(SPDX, "", false, b"{").is_none());
+    }
+
+    #[test]
+    fn what_is_said_takes_no_more_than_its_text() {
+        for (text, wanted) in [
+            ("[ 1,\t\"a \\\" b\" ,{ }]\n", "[1,\"a \\\" b\",{}]"),
+            ("\"\\\\\" ", "\"\\\\\""),
+            ("{\"b\": 1, \"a\": null}", "{\"b\":1,\"a\":null}"),
+        ] {
+            assert_eq!(Predicate::new(SPDX, "", false, text.as_bytes()).unwrap().said, wanted);
+        }
+        let many = format!("[{}[]]", "[], ".repeat(1 << 20));
+        let predicate = Predicate::new(SPDX, "", false, many.as_bytes()).unwrap();
+        assert_eq!(predicate.said.len(), many.len() - (1 << 20));
+        let statement = predicate.statement(&[]);
+        assert!(statement.len() < many.len() + 256 && statement.ends_with(b",[]]}"));
+        assert!(Predicate::new(SPDX, "", false, b"\"\xff\"").is_none());
     }
 
     #[test]

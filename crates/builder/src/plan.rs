@@ -75,13 +75,20 @@ pub enum PlanError {
     #[error(transparent)]
     Expand(#[from] dockerfile::Fault),
     /// Nothing is left of a base's name.
-    #[error("base name ({0}) should not be blank")]
-    BlankBase(String),
+    #[error("base name ({name}) should not be blank")]
+    BlankBase {
+        /// As it is written.
+        name: String,
+        /// The line of its `FROM`.
+        line: usize,
+    },
     /// The name of a base can be that of no image. BuildKit's sentence.
     #[error("failed to parse stage name {name:?}")]
     BaseName {
         /// As it is named.
         name: String,
+        /// The line of its `FROM`.
+        line: usize,
         /// Why.
         source: ReferenceError,
     },
@@ -119,6 +126,14 @@ pub enum PlanError {
 }
 
 impl PlanError {
+    /// The line of the Dockerfile that is to blame, from 1; 0 if that is none.
+    pub fn line(&self) -> usize {
+        match self {
+            PlanError::BlankBase { line, .. } | PlanError::BaseName { line, .. } => *line,
+            _ => 0,
+        }
+    }
+
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -149,7 +164,9 @@ pub fn plan(dockerfile: &Dockerfile, wanted: &Wanted, arguments: &Arguments) -> 
         let known = if wanted.same_names { base.clone() } else { base.to_lowercase() };
         let base = match names.get(known.as_str()) {
             Some(stage) => Base::Stage(*stage),
-            None if base.is_empty() => return Err(PlanError::BlankBase(stage.base.clone())),
+            None if base.is_empty() => {
+                return Err(PlanError::BlankBase { name: stage.base.clone(), line: stage.line });
+            }
             None if base == "scratch" => Base::Scratch,
             None => Base::Image(base),
         };
@@ -186,7 +203,7 @@ pub fn plan(dockerfile: &Dockerfile, wanted: &Wanted, arguments: &Arguments) -> 
     stages.retain(|stage| reached.contains(&stage.index));
     stages.iter().try_for_each(|stage| check_order(stage, &needs[stage.index]))?;
     if wanted.same_names {
-        stages.iter().try_for_each(check_base)?;
+        stages.iter().try_for_each(|stage| check_base(stage, dockerfile.stages[stage.index].line))?;
     }
     if let Some(last) = stages.last_mut() {
         last.added = wanted.labels.len();
@@ -197,10 +214,10 @@ pub fn plan(dockerfile: &Dockerfile, wanted: &Wanted, arguments: &Arguments) -> 
 }
 
 /// Refuses the name of an image that can be none.
-fn check_base(stage: &PlannedStage) -> Result<(), PlanError> {
+fn check_base(stage: &PlannedStage, line: usize) -> Result<(), PlanError> {
     let Base::Image(name) = &stage.base else { return Ok(()) };
     let checked = name.parse::<Reference>();
-    checked.map(drop).map_err(|source| PlanError::BaseName { name: name.clone(), source })
+    checked.map(drop).map_err(|source| PlanError::BaseName { name: name.clone(), line, source })
 }
 
 fn target(dockerfile: &Dockerfile, wanted: &Wanted) -> Result<usize, PlanError> {

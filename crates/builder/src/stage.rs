@@ -43,8 +43,13 @@ pub enum StepError {
     #[error(transparent)]
     Mount(#[from] MountError),
     /// A port is none.
-    #[error(transparent)]
-    Port(#[from] PortError),
+    #[error("{why}")]
+    Port {
+        /// As it is written.
+        word: String,
+        /// Why.
+        why: PortError,
+    },
     /// A signal is none.
     #[error("invalid signal: {0}")]
     Signal(String),
@@ -161,6 +166,20 @@ impl Stage {
         }
         let triggers = base.on_build.clone().unwrap_or_default();
         (Stage { config, arguments, buildkit, escape, ..Stage::default() }, triggers)
+    }
+
+    /// A stage that begins with this one's image.
+    pub(crate) fn child(&self) -> Stage {
+        let config = Config { on_build: None, ..self.config.clone() };
+        let (arguments, buildkit, escape) = (self.arguments.for_child(), self.buildkit, self.escape);
+        Stage { config, arguments, buildkit, escape, ..Stage::default() }
+    }
+
+    /// About how many bytes it has.
+    pub(crate) fn bytes(&self) -> usize {
+        let env = self.config.env.iter().flatten().map(String::len).sum::<usize>();
+        let labels = self.config.labels.iter().flatten().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        self.arguments.stage_bytes() + env + labels
     }
 
     /// Takes an instruction. `literal` is one whose variables are none.
@@ -318,7 +337,8 @@ impl Stage {
         }
         for port in &ports {
             let own = self.config.exposed_ports.get_or_insert_default();
-            own.extend(exposed(port)?.into_iter().map(|port| (port, Empty {})));
+            let ports = exposed(port).map_err(|why| StepError::Port { word: port.clone(), why })?;
+            own.extend(ports.into_iter().map(|port| (port, Empty {})));
         }
         Ok(format!("EXPOSE {}", ports.join(" ")))
     }
@@ -428,7 +448,10 @@ fn check_checksum(files: &Files) -> Result<(), StepError> {
     match files.checksum.parse::<oci::Digest>() {
         Ok(_) if files.checksum.starts_with("sha256:") => Ok(()),
         Ok(_) => Err(StepError::Checksum("unsupported digest algorithm")),
-        Err(_) => Err(StepError::Checksum("invalid checksum digest format")),
+        Err(_) => Err(StepError::Checksum(match files.checksum.split_once(':') {
+            Some(("sha256", sum)) if !matches!(sum.len(), 0 | 64) => "invalid checksum digest length",
+            _ => "invalid checksum digest format",
+        })),
     }
 }
 

@@ -129,7 +129,9 @@ impl FromStr for Reference {
             _ => path.to_owned(),
         };
         if path.bytes().any(|b| b.is_ascii_uppercase()) {
-            return Err(ReferenceError::Uppercase(path));
+            // What may be a tag is none of it, however many there are.
+            let path = path.split(':').next().unwrap_or_default();
+            return Err(ReferenceError::Uppercase(path.to_owned()));
         }
         if !is_domain(domain) || !path.split('/').all(is_path_component) {
             return Err(ReferenceError::Format);
@@ -241,6 +243,7 @@ mod tests {
         for bad in ["", ":", "a:", "-a", "a..b", "a//b", "a/", "a:b:c", "a@sha256:0", "a b", "../x", &hex, "a:-x"] {
             assert!(bad.parse::<Reference>().is_err(), "{bad:?}");
         }
+        assert_eq!("Busy:UP:x".parse::<Reference>(), Err(ReferenceError::Uppercase("library/Busy".into())));
         assert_eq!("BusyBox".parse::<Reference>(), Err(ReferenceError::Uppercase("library/BusyBox".into())));
     }
 

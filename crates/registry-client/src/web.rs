@@ -313,9 +313,20 @@ impl Registry {
         // What came until then is what there is to tell.
         let _ = tokio::time::timeout(self.settings.timing.document, whole).await;
         words.truncate(REFUSAL_MAX_BYTES);
-        let words = String::from_utf8_lossy(&words).trim().to_owned();
+        let words = without_markup(String::from_utf8_lossy(&words).trim());
         WebError::Refused { address: address.to_string(), status, code, words }
     }
+}
+
+/// What a server says; of a page of HTML its title alone, as it is for browsers.
+fn without_markup(words: &str) -> String {
+    let lower = words.to_ascii_lowercase();
+    if !lower.starts_with("<!doctype html") && !lower.starts_with("<html") {
+        return words.to_owned();
+    }
+    let title = lower.find("<title>").map(|start| start + "<title>".len());
+    let title = title.and_then(|start| Some(&words[start..start + lower[start..].find("</title>")?]));
+    title.map(str::trim).filter(|title| !title.is_empty()).unwrap_or("a page of HTML").to_owned()
 }
 
 fn fetched(response: Response<Body>, timing: &Timing) -> Fetched {
@@ -377,6 +388,19 @@ fn request(url: &Url, authorization: Option<&HeaderValue>, known: &Known) -> Req
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pages_are_told_by_their_titles() {
+        for (words, wanted) in [
+            ("no such file", "no such file"),
+            ("<a>", "<a>"),
+            ("<!DOCTYPE html><head><Title> 404 Not Found </title></head><body>...", "404 Not Found"),
+            ("<html><body>a", "a page of HTML"),
+            ("<html><title>cut", "a page of HTML"),
+        ] {
+            assert_eq!(without_markup(words), wanted);
+        }
+    }
 
     #[test]
     fn addresses_are_read_as_go_reads_them() {

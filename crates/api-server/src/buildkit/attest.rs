@@ -11,7 +11,7 @@ use engine::ops::build::outputs::Built;
 use engine::ops::build::{self, BuildOptions, Input, Local, LocalFiles, NamedContext, NamedSource, SentFiles, sbom};
 use engine_api::host_config::HostConfig;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::build::{Build, Outcome};
 use super::failure::{self, said};
@@ -155,28 +155,28 @@ fn escaped(word: &str) -> String {
 /// A document that a generator wrote: a statement of in-toto's, or what it would say.
 fn of_bundle(name: &str, bytes: &[u8]) -> Result<Predicate, Status> {
     #[derive(Deserialize)]
-    struct Statement {
+    struct Statement<'a> {
         #[serde(rename = "_type")]
         kind: String,
         #[serde(rename = "predicateType")]
         predicate_type: String,
-        predicate: Value,
+        #[serde(borrow)]
+        predicate: &'a RawValue,
     }
-    if let Ok(statement) = serde_json::from_slice::<Statement>(bytes) {
+    if let Ok(statement) = serde_json::from_slice::<Statement<'_>>(bytes) {
         if !statement.kind.starts_with("https://in-toto.io/Statement/") || statement.predicate_type != SPDX {
             return Err(said(format!(
                 "{name} of the sbom generator says {}",
                 build::quoted(&statement.predicate_type)
             )));
         }
-        return Ok(Predicate {
-            kind: SPDX.to_owned(),
-            filename: name.to_owned(),
-            inline_only: false,
-            said: statement.predicate,
-        });
+        return of_json(name, statement.predicate.get().as_bytes());
     }
-    Predicate::new(SPDX, name, false, bytes).ok_or_else(|| said(format!("{name} of the sbom generator is no JSON")))
+    of_json(name, bytes)
+}
+
+fn of_json(name: &str, json: &[u8]) -> Result<Predicate, Status> {
+    Predicate::new(SPDX, name, false, json).ok_or_else(|| said(format!("{name} of the sbom generator is no JSON")))
 }
 
 /// Where an image of an outcome comes from.
@@ -239,8 +239,8 @@ mod tests {
         let statement = format!(
             r#"{{"_type":"https://in-toto.io/Statement/v0.1","predicateType":"{SPDX}","subject":[],"predicate":{{"a":1}}}}"#
         );
-        assert_eq!(of_bundle("x.json", statement.as_bytes()).unwrap().said, serde_json::json!({"a": 1}));
-        assert_eq!(of_bundle("x.json", b"{\"b\":2}").unwrap().said, serde_json::json!({"b": 2}));
+        assert_eq!(of_bundle("x.json", statement.as_bytes()).unwrap().said, r#"{"a":1}"#);
+        assert_eq!(of_bundle("x.json", b"{\"b\":2}").unwrap().said, r#"{"b":2}"#);
         assert!(of_bundle("x.json", statement.replace("spdx", "other").as_bytes()).is_err());
         assert!(of_bundle("x.json", b"{").is_err());
     }

@@ -56,6 +56,7 @@ pub(super) fn of_build(err: &BuildError, place: &Place, part: Option<&str>) -> S
     let line = match err {
         BuildError::Context(ContextError::Syntax { why, .. }) => why.line(),
         BuildError::Context(ContextError::Instruction { why, .. }) => why.line(),
+        BuildError::Plan(err) => err.line(),
         // It says itself where.
         BuildError::Checks(_) => 0,
         _ => place.line,
@@ -109,6 +110,7 @@ pub(super) fn sentence(err: &BuildError) -> String {
         | BuildError::RemoteContext(RemoteContextError::Git(err)) => {
             format!("{LOAD}{}", errdefs::chain(err))
         }
+        BuildError::Step(StepError::Port { word, why }) => format!("invalid port: {}: {why}", build::quoted(word)),
         // Whoever asks already uses BuildKit, as which dockerd's sentence tells them to. Nobody is let have either.
         BuildError::Step(StepError::Option("security")) => "security.insecure is not allowed".to_owned(),
         BuildError::Step(StepError::Option("device")) => {

@@ -1,6 +1,6 @@
 //! The client's files: the Dockerfile and what stands beside it whole, the context as an archive.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +22,9 @@ use crate::upload::{self, Upload};
 
 /// The longest Dockerfile, and what stands beside it, in bytes.
 const TEXT_MAX: usize = 16 << 20;
+
+/// How many directories are remembered where texts are wanted: a client sends those above them, too.
+const DIRECTORIES_MAX: usize = 64;
 
 /// How many bytes of an archive go at once.
 const PIECE_BYTES: usize = 128 << 10;
@@ -67,7 +70,10 @@ pub(super) async fn definition(
     let follow = [Some(name.to_owned()), Some(ignore.clone()), lower.clone()].into_iter().flatten().collect();
     let sent = texts(build, session, &part, ("dockerfile", directory), follow).await;
     build.progress.end(&part, sent.as_ref().err().map(|err| err.message.as_str())).await;
-    let mut texts = sent?;
+    let Texts { all: mut texts, directories, .. } = sent?;
+    if directories.contains(name) {
+        return Err(said(format!("failed to read dockerfile: read {name}: is a directory")));
+    }
     let mut names = [Some(name.to_owned()), lower].into_iter().flatten();
     let found = names.find_map(|name| Some((texts.remove(&name)?, name)));
     let missing = || said(format!("failed to read dockerfile: open {name}: no such file or directory"));
@@ -89,13 +95,13 @@ async fn texts(
     part: &Part,
     (told, directory): (&str, &str),
     follow: Vec<String>,
-) -> Result<BTreeMap<String, Vec<u8>>, Status> {
+) -> Result<Texts, Status> {
     let status = build.progress.goes_on(part, &format!("transferring {told}:")).await;
     let wanted = Wanted { directory: directory.to_owned(), exclude: Vec::new(), follow };
     let mut texts = Texts::default();
     let bytes = receive(build, &status, session, &wanted, &mut texts).await?;
     build.progress.has_ended(status, bytes).await;
-    Ok(texts.all)
+    Ok(texts)
 }
 
 /// Carries files over, and tells now and then how much has come; answers how many bytes it took.
@@ -133,6 +139,8 @@ fn of_files(err: FilesError) -> Status {
 #[derive(Default)]
 struct Texts {
     all: BTreeMap<String, Vec<u8>>,
+    /// What was asked for and is none.
+    directories: BTreeSet<String>,
     last: String,
     bytes: usize,
 }
@@ -142,6 +150,8 @@ impl Sink for Texts {
         self.last.clone_from(&stat.path);
         if files::is_file(stat) {
             self.all.insert(stat.path.clone(), Vec::new());
+        } else if stat.mode & modes::DIRECTORY != 0 && self.directories.len() < DIRECTORIES_MAX {
+            self.directories.insert(stat.path.clone());
         }
         true
     }
@@ -161,7 +171,7 @@ pub(super) async fn ignore(build: &Build, session: &Session, label: &str, direct
     let texts = texts(build, session, &part, (directory, directory), vec![IGNORE.to_owned()]).await;
     let told = texts.as_ref().err().map(|err| err.message.as_str());
     build.progress.end(&part, told).await;
-    Ok(texts?.remove(IGNORE).unwrap_or_default())
+    Ok(texts?.all.remove(IGNORE).unwrap_or_default())
 }
 
 /// The context of a build.

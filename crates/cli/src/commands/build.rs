@@ -73,8 +73,7 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     let check = options.arguments.remove("BUILDKIT_DOCKERFILE_CHECK").flatten();
     let subject = checks::Subject::of(&source, shown, check)?;
     if let Some(call) = checks::Call::parse(parsed)? {
-        let subject =
-            subject.ok_or_else(|| Exit::new(1, "a Dockerfile in an archive cannot be asked before it is sent"))?;
+        let subject = subject.ok_or_else(|| Exit::new(1, not_asked(&source)))?;
         return checks::answer(context, &options, &subject, &call).await;
     }
     wanted.caches = caches::offer(&mut options, &mut offers)?;
@@ -94,6 +93,14 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     // By now the images are here that it begins with.
     checks::warn(context, &subject, &checks::finish(context, &options, checking, false).await, (silent, debug));
     sent
+}
+
+/// Why what is built from is not asked anything.
+fn not_asked(source: &Source) -> &'static str {
+    match source {
+        Source::Remote(_) => "a Dockerfile that the daemon fetches is not asked yet: docker buildx build does it",
+        _ => "a Dockerfile in an archive is not asked yet: docker buildx build does it",
+    }
 }
 
 /// What is wanted of a build that the daemon is not told of.
@@ -271,7 +278,18 @@ fn check(offers: &Offers) -> Result<(), Exit> {
             return Err(Exit::new(1, format!("secret {id} too big. max size 500KB")));
         }
     }
-    for path in offers.agents.values() {
+    for (name, path) in &offers.agents {
+        // Its words are those of buildx, field by field.
+        if let Err(err) = fs::metadata(path) {
+            let (shown, why) = (path.display(), go_error(&err));
+            return Err(Exit::new(
+                1,
+                format!(
+                    "failed to convert agent config {{{name} [{shown}] false}}: failed to convert agent config for ID: \
+                     {name:?}: stat {shown}: {why}"
+                ),
+            ));
+        }
         if path.is_file() {
             let sentence = format!("{} is a key: keys are not supported yet, add it to an agent", path.display());
             return Err(Exit::new(1, sentence));

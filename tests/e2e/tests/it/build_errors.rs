@@ -6,6 +6,7 @@ use std::os::unix::fs::symlink;
 use testkit::Cli;
 
 use crate::build::{context, path};
+use crate::buildx::plugged;
 use crate::support::{At, each, ours};
 
 /// A frame around lines of a Dockerfile, as buildx shows them.
@@ -130,5 +131,68 @@ fn privileged_what_may_be_meant_is_told() {
         let output = at.with_input("build -", &fs::read(&archive).unwrap());
         assert!(output.stderr.starts_with("Dockerfile:2\n----"), "{output:?}");
         assert!(output.stderr.ends_with("hint: did you mean \"package.json\"?\n"), "{output:?}");
+    });
+}
+
+#[test]
+fn privileged_buildx_is_told_before_all_steps_in_buildkits_words() {
+    plugged(|plugged| {
+        // In each of them there is a step before what is wrong, which nobody may begin.
+        for (lines, line, sentence) in [
+            ("ARG S=x\nRUN true\nSTOPSIGNAL $S\n", 4, "invalid signal: x"),
+            ("ENV P=80/foo\nRUN true\nEXPOSE $P\n", 4, "invalid port: \"80/foo\": invalid proto: foo"),
+            ("RUN true\nWORKDIR ${X:?no}\n", 3, "failed to process \"${X:?no}\": X: no"),
+            ("RUN true\nADD --checksum=sha256:abc http://a/b /\n", 3, "invalid checksum digest length"),
+            ("RUN true\nFROM Busy_Box:UP:x\n", 3, "repository name (library/Busy_Box) must be lowercase"),
+            ("RUN true\nFROM $X\n", 3, "base name ($X) should not be blank"),
+        ] {
+            let told = plugged.fails(&context(&[("Dockerfile", &format!("FROM busybox\n{lines}"))]), "");
+            assert!(told.contains(&format!("Dockerfile:{line}\n------")) && !told.contains("RUN true:"), "{told}");
+            assert!(told.ends_with(&format!("{sentence}\n")) && !told.contains("[2/"), "{told}");
+        }
+        // Images that are only copied from or mounted are looked up first.
+        for text in ["COPY --from=127.0.0.1:1/bild /x /\n", "RUN --mount=from=127.0.0.1:1/bild,target=/x true\n"] {
+            let told = plugged.fails(&context(&[("Dockerfile", &format!("FROM busybox\nRUN true\n{text}"))]), "");
+            assert!(told.contains("[internal] load metadata for 127.0.0.1:1/bild:latest"), "{told}");
+            let sentence =
+                "failed to solve: 127.0.0.1:1/bild: failed to resolve source metadata for 127.0.0.1:1/bild:latest: ";
+            assert!(told.contains(sentence) && !told.contains("[2/3]"), "{told}");
+        }
+        let is_directory = tempfile::tempdir().unwrap();
+        fs::create_dir(is_directory.path().join("Dockerfile")).unwrap();
+        let told = plugged.fails(&is_directory, "");
+        assert!(told.contains("failed to read dockerfile: read ") && told.ends_with("is a directory\n"), "{told}");
+    });
+}
+
+#[test]
+fn privileged_buildx_is_told_of_steps_in_buildkits_words() {
+    plugged(|plugged| {
+        let told = plugged.fails(&context(&[("Dockerfile", "FROM busybox\nRUN [\"/nonexist\"]\n")]), "");
+        let why = "unable to start container process: error during container init: exec: \"/nonexist\": stat /nonexist: no such file or directory\n";
+        assert!(told.contains(&format!("runc run failed: {why}")), "{told}");
+        assert!(told.ends_with("process \"/nonexist\" did not complete successfully: exit code: 1\n"), "{told}");
+        // Above the context there is nothing.
+        let told = plugged.fails(&context(&[("Dockerfile", "FROM busybox\nCOPY ../../etc/passwd /x\n")]), "");
+        assert!(told.ends_with(": \"/etc/passwd\": not found\n"), "{told}");
+        let text = "FROM busybox\nCOPY [\"../f\", \"/with space/\"]\nRUN <<EOF\nset -e\ncat \"/with space/f\"\nEOF\nCOPY <<A <<\"B\" /d/\na\nA\nb\nB\n";
+        let directory = context(&[("Dockerfile", text), ("f", "of the context")]);
+        let told = plugged.build(&plugged.at.image("named"), &directory, "--no-cache");
+        for wanted in
+            ["] RUN <<EOF (set -e...)\n", "] COPY <<A <<B /d/\n", "] COPY [../f, /with space/]\n", "of the context"]
+        {
+            assert!(told.contains(wanted), "{told}");
+        }
+    });
+}
+
+#[test]
+fn privileged_what_cannot_be_asked_for_is_told_at_once() {
+    on_ours(|at| {
+        let directory = context(&[("Dockerfile", "FROM busybox\nRUN true\n")]);
+        let sentence = "failed to convert agent config {x [/nonexist] false}: failed to convert agent config for ID: \"x\": \
+                        stat /nonexist: no such file or directory";
+        at.fails(&format!("build --ssh x=/nonexist {}", path(&directory)), 1, sentence);
+        at.fails("build --check http://127.0.0.1:1/x", 1, "a Dockerfile that the daemon fetches is not asked yet");
     });
 }

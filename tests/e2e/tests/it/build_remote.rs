@@ -106,7 +106,7 @@ fn privileged_what_does_not_come_or_is_something_else_is_told() {
             ("ADD WEB/gone /", "ADD failed: failed to GET WEB/gone with status 404 X: gone"),
             ("ADD WEB/away /", "ADD failed: Get \"WEB/away\""),
             (&format!("ADD --checksum={sum} WEB/plain /"), "ADD failed: digest mismatch sha256:"),
-            (&format!("ADD --checksum={plain} WEB/plain /"), "invalid checksum digest format"),
+            (&format!("ADD --checksum={plain} WEB/plain /"), "invalid checksum digest length"),
             (&format!("ADD --checksum={sum} file /"), "checksum requires HTTP(S) or Git sources"),
             (
                 &format!("ADD --checksum={sum} WEB/plain WEB/plain /"),

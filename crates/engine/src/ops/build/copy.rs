@@ -165,14 +165,14 @@ impl<'a> Copying<'a> {
     /// Copies something; of a directory what is in it, `below` the destination.
     fn one(&self, source: &Source, destination: &str, below: &str) -> Result<(), CopyError> {
         let tree = self.remote.filter(|_| source.is_remote).unwrap_or(self.tree);
-        let found = tree.find(&source.path).map_err(|err| CopyError::Source(err.into()))?;
-        let name = source.path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+        let found = tree.find(&source.bytes[..]).map_err(|err| CopyError::Source(err.into()))?;
+        let name = source.bytes.split(|byte| *byte == b'/').rfind(|part| !part.is_empty()).unwrap_or_default();
         if found.is_directory() {
             let whole = format!("{destination}{below}");
             self.work.make_directories(&whole, self.new_directories())?;
             let time = if self.buildkit { time_of_directory(&found) } else { None };
             // What is left out of a directory is named from there, and from the top where parents are copied.
-            let path = if self.files.parents && !source.is_remote { found.path } else { String::new() };
+            let path = if self.files.parents && !source.is_remote { found.path } else { Vec::new() };
             self.pack(Found { path, ..found }, b"", &whole)?;
             return time.map_or(Ok(()), |time| Ok(self.work.set_time(&whole, time)?));
         }
@@ -183,11 +183,11 @@ impl<'a> Copying<'a> {
         }
         let (directory, name) = self.place(destination, name);
         self.work.make_directories(&directory, self.new_directories())?;
-        self.pack(found, name.as_bytes(), &directory)
+        self.pack(found, &name, &directory)
     }
 
     /// The directory and the name that a file gets.
-    fn place(&self, destination: &str, name: &str) -> (String, String) {
+    fn place(&self, destination: &str, name: &[u8]) -> (String, Vec<u8>) {
         let opened = tree::open(self.work.root(), destination, OFlags::PATH);
         let is_directory = opened
             .and_then(rustix::fs::fstat)
@@ -198,7 +198,7 @@ impl<'a> Copying<'a> {
         // A link that is there already leads to what is replaced.
         let real = self.work.real(destination);
         let (directory, name) = real.rsplit_once('/').unwrap_or(("", &real));
-        (format!("{directory}/"), name.to_owned())
+        (format!("{directory}/"), name.into())
     }
 
     /// With BuildKit directories on the way have the mode of what is copied, if that is said as a number.
@@ -242,7 +242,7 @@ impl<'a> Copying<'a> {
 
     fn send(&self, found: Found, name: &[u8], writer: io::PipeWriter) -> Result<(), PackError> {
         let mut tar = TarWriter::new(BufWriter::with_capacity(PIECE_BYTES, writer));
-        let prefix = found.path.clone();
+        let prefix = String::from_utf8_lossy(&found.path).into_owned();
         let mut entry = |seen: &archive::Seen<'_>, entry: &mut Entry, _: &mut Vec<Entry>| {
             if !self.exclude.is_empty() && !seen.path.is_empty() {
                 let inside = String::from_utf8_lossy(seen.path);
@@ -290,10 +290,10 @@ impl<'a> Copying<'a> {
     }
 
     fn inline(&self, file: &InlineFile, destination: &str) -> Result<(), CopyError> {
-        let (directory, name) = self.place(destination, &file.name);
+        let (directory, name) = self.place(destination, file.name.as_bytes());
         self.work.make_directories(&directory, self.new_directories())?;
         let entry = Entry {
-            path: name.into_bytes(),
+            path: name,
             kind: Kind::File,
             link: Vec::new(),
             mode: self.mode.as_ref().map_or(0o644, |modes| modes.apply(0o644, false)),

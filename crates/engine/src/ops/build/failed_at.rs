@@ -63,6 +63,7 @@ impl FailedAt {
             BuildError::Context(ContextError::Syntax { text, why, .. } | ContextError::Instruction { text, why }) => {
                 FailedAt { text: text.as_str().into(), line: why.line(), end: why.end() }
             }
+            BuildError::Plan(err) if err.line() > 0 => FailedAt { line: err.line(), end: err.line(), ..self },
             _ => self,
         }
     }

@@ -81,6 +81,32 @@ pub(super) fn shown(text: &str, value: &dyn Fn(&str) -> Option<String>) -> Strin
     shown
 }
 
+/// An instruction as the part is called that it is: with values of variables; what a shell reads in its quotes, and with the
+/// beginning of what it is told in a heredoc; the rest without quotes.
+pub(super) fn part_words(instruction: &Instruction, escape: char, value: &dyn Fn(&str) -> Option<String>) -> String {
+    let words = &instruction.original;
+    let Kind::Run(run) = &instruction.kind else {
+        let expanded = dockerfile::expand(words, escape, &|name| Some(value(name).unwrap_or_default()));
+        return expanded.unwrap_or_else(|_| words.clone());
+    };
+    let words = shown(words, value);
+    match (&run.command.words[..], &run.command.files[..]) {
+        ([word], [file]) if run.command.shell && is_heredoc_alone(word) => {
+            let (text, more) = match file.text.trim().split_once('\n') {
+                Some((first, _)) => (first.trim_end_matches('\r'), "..."),
+                None => (file.text.trim(), ""),
+            };
+            format!("{words} ({text}{more})")
+        }
+        _ => words,
+    }
+}
+
+/// Whether a command is what its heredoc says and nothing else.
+fn is_heredoc_alone(command: &str) -> bool {
+    command.trim().strip_prefix("<<").is_some_and(|rest| !rest.contains(char::is_whitespace))
+}
+
 /// Words without the passwords of the addresses in them: what is told is kept in logs.
 pub(super) fn without_passwords(words: &str) -> String {
     let masked = |word: &str| {
@@ -116,6 +142,27 @@ pub(super) fn images(plan: &Plan) -> Vec<WantedBase> {
             && known.insert((name, &stage.platform))
         {
             images.push(WantedBase { name: name.clone(), platform: stage.platform.clone(), first });
+        }
+    }
+    images
+}
+
+/// The images that something is copied or shown of, each once, and the lines that say so: what no stage is. Their names are
+/// known from the start, as no variable is replaced there.
+pub(super) fn copied(plan: &Plan, graph: &StageGraph) -> Vec<(usize, String)> {
+    let (mut images, mut known) = (Vec::new(), HashSet::new());
+    for (place, stage) in plan.stages.iter().enumerate() {
+        for instruction in instructions(stage) {
+            let names = match &instruction.kind {
+                Kind::Copy(files) => vec![&files.from],
+                Kind::Run(run) => run.mounts.iter().map(|mount| &mount.from).collect(),
+                _ => Vec::new(),
+            };
+            for name in names.into_iter().filter(|name| !matches!(name.as_str(), "" | "scratch")) {
+                if !name.contains('$') && graph.named(place, name).is_none() && known.insert(name) {
+                    images.push((instruction.line, name.clone()));
+                }
+            }
         }
     }
     images
@@ -399,6 +446,24 @@ mod tests {
     }
 
     #[test]
+    fn parts_are_called_as_buildkit_calls_them() {
+        let value = |name: &str| (name == "A").then(|| "x".to_owned());
+        for (text, wanted) in [
+            ("RUN <<EOF\nset -e\nfalse\nEOF\n", "RUN <<EOF (set -e...)"),
+            ("RUN <<EOF\n\n $A\nEOF\n", "RUN <<EOF ($A)"),
+            ("RUN cat <<EOF\na\nEOF\n", "RUN cat <<EOF"),
+            ("RUN echo \"$A\"\n", "RUN echo \"x\""),
+            ("COPY <<A <<\"B\" /d/\na\nA\nb\nB\n", "COPY <<A <<B /d/"),
+            ("COPY [\"a\", \"/with space/$A\"]\n", "COPY [a, /with space/x]"),
+            ("WORKDIR \"/a b\"\n", "WORKDIR /a b"),
+            ("COPY a$B /b\n", "COPY a /b"),
+        ] {
+            let plan = plan(&format!("FROM a\n{text}"));
+            assert_eq!(part_words(&plan.stages[0].instructions[0], '\\', &value), wanted, "{text}");
+        }
+    }
+
+    #[test]
     fn passwords_are_not_told() {
         for (text, wanted) in [
             ("ADD http://a:b@h/x\thttps://c:d:e@f@h?y /z", "ADD http://a:***@h/x\thttps://c:***@h?y /z"),
@@ -424,6 +489,15 @@ mod tests {
         assert_eq!([graph.named(4, "Y"), graph.named(4, "3"), graph.named(4, "4")], [Some(3), Some(3), None]);
         // A stage is known only to those behind it.
         assert_eq!([graph.named(3, "y"), graph.named(3, "x"), graph.named(3, "z")], [None, Some(0), None]);
+    }
+
+    #[test]
+    fn images_of_copies_and_mounts_are_known() {
+        let text = "FROM a AS b\nCOPY --from=c x y\nFROM d\nCOPY --from=b x y\nCOPY --from=c x y\nCOPY --from=0 x y\n\
+                    RUN --mount=from=e,target=/x --mount=target=/y f\nCOPY --from=scratch x y\n";
+        let plan = plan(text);
+        let wanted = [(2, "c".to_owned()), (7, "e".to_owned())];
+        assert_eq!(copied(&plan, &StageGraph::new(&plan, 0)), wanted);
     }
 
     #[test]

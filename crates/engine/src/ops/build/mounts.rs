@@ -307,7 +307,7 @@ fn missing(root: Option<&Tree>, target: &str) -> Option<String> {
     let (mut there, mut behind) = (target, String::new());
     loop {
         if let Ok(found) = root.find(there) {
-            return (!behind.is_empty()).then(|| format!("{}{behind}", found.path));
+            return (!behind.is_empty()).then(|| format!("{}{behind}", String::from_utf8_lossy(&found.path)));
         }
         let (above, name) = there.rsplit_once('/')?;
         behind = format!("/{name}{behind}");

@@ -143,7 +143,16 @@ impl Remote {
         if let Some(more) = &self.repository {
             let (sum, exact) = (format!("git:{}", self.sum), format!("git {} {more}", self.sum));
             let files = vec![(self.name.clone(), exact.clone())];
-            return Source { path, sum, exact, files, is_remote: true, is_directory, dropped: 0 };
+            return Source {
+                bytes: path.clone().into(),
+                path,
+                sum,
+                exact,
+                files,
+                is_remote: true,
+                is_directory,
+                dropped: 0,
+            };
         }
         let mut hash = Sha256::new();
         for part in [&self.name, &self.sum, &self.last_modified] {
@@ -152,6 +161,7 @@ impl Remote {
         }
         let files = vec![(self.name.clone(), self.sum.clone())];
         Source {
+            bytes: path.clone().into(),
             path,
             sum: format!("file:{}", self.sum),
             exact: format!("web {}", hex(hash)),

@@ -12,6 +12,7 @@
 mod command;
 mod common;
 mod copying;
+mod early;
 mod sharing;
 mod stage;
 
@@ -233,6 +234,7 @@ async fn begin(common: &Arc<Common>, checking: Option<Checking>, files: Option<S
     };
     let has_triggers = metadata(common).await?;
     checks::in_build(checking, &common.lookup, &common.lines).await?;
+    early::refuse(common).await?;
     let needed = if has_triggers { Needed::All } else { graph::needed(&common.plan) };
     match files {
         Some(files) => have_sent(common, files, needed).await,
@@ -263,19 +265,27 @@ async fn metadata(common: &Arc<Common>) -> Result<bool, BuildError> {
     let mut looking = JoinSet::new();
     let mut has_triggers = false;
     common.plan.stages.iter().try_for_each(check_platform)?;
-    for WantedBase { name, platform, first: stage } in graph::images(&common.plan) {
+    let bases = graph::images(&common.plan)
+        .into_iter()
+        .map(|WantedBase { name, platform, first }| (common.line_of(&common.plan.stages[first]), name, platform, true));
+    let bases: Vec<_> = bases.collect();
+    let mut others = graph::copied(&common.plan, &common.graph);
+    others.retain(|(_, name)| !common.lookup.is_named(name, &common.options.platform));
+    others.retain(|(_, name)| !bases.iter().any(|(_, base, platform, _)| base == name && platform.is_empty()));
+    let others = others.into_iter().map(|(line, name)| (line, name, String::new(), false));
+    for (line, name, platform, is_base) in bases.into_iter().chain(others) {
         if looking.len() >= STAGES_MAX {
             let found = first(&mut looking).await.transpose().map_err(|failed| *failed.why)?;
             has_triggers |= found.unwrap_or_default();
         }
         let lines = Arc::new(common.lines.beside());
-        lines.at(common.line_of(&common.plan.stages[stage]));
+        lines.at(line);
         let is_named = common.lookup.is_named(&name, wanted_platform(common, &platform));
         if !is_named {
             lines.begin(format!("[internal] load metadata for {}", full_name(&name)), None).await;
         }
         let common = common.clone();
-        looking.spawn(async move { one_image(&common, (lines, !is_named), name, platform).await });
+        looking.spawn(async move { one_image(&common, (lines, !is_named, is_base), name, platform).await });
     }
     while let Some(found) = first(&mut looking).await {
         has_triggers |= found.map_err(|failed| *failed.why)?;
@@ -283,17 +293,18 @@ async fn metadata(common: &Arc<Common>) -> Result<bool, BuildError> {
     Ok(has_triggers)
 }
 
-/// `is_told` is whether its lines are told of it; else others are.
+/// `is_told` is whether its lines are told of it; else others are. What no stage begins with asks for nothing.
 async fn one_image(
     common: &Common,
-    (lines, is_told): (Arc<Lines>, bool),
+    (lines, is_told, is_base): (Arc<Lines>, bool, bool),
     name: String,
     platform: String,
 ) -> Result<bool, Failed> {
     let wanted = wanted_platform(common, &platform);
     match common.lookup.telling(lines.clone()).image(&name, wanted).await {
         Ok(image) => {
-            let has_triggers = image.config.config.on_build.as_ref().is_some_and(|triggers| !triggers.is_empty());
+            let has_triggers =
+                is_base && image.config.config.on_build.as_ref().is_some_and(|triggers| !triggers.is_empty());
             common.lookup.note(&name, &platform, image);
             if is_told {
                 lines.part(PartEvent::Ended).await;

@@ -21,8 +21,10 @@ use crate::sync::lock;
 /// Something that is copied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Source {
-    /// From the root of its tree, as it was named.
+    /// From the root of its tree, as it was named; to read.
     pub(super) path: String,
+    /// The same as it is: names in a directory need be no texts.
+    pub(super) bytes: Vec<u8>,
     /// What is in it, as history says it.
     pub(super) sum: String,
     /// All that a copy of it depends on: dockerd's sum knows neither links nor the names that a copy has.
@@ -97,13 +99,13 @@ pub enum SourceError {
     },
 }
 
-/// What is copied, in order; `remote` is what comes from the web, and `may_be_none` whether patterns may fit nothing. Reads
-/// all of the rest, as long as somebody waits for it.
+/// What is copied, in order; `remote` is what comes from the web, and `buildkit` whether it is built as BuildKit
+/// does: patterns may fit nothing, and nothing is above the context. Reads all of the rest, as long as somebody waits for it.
 pub(super) fn select(
     tree: &Tree,
     files: &Files,
     remote: Vec<Source>,
-    may_be_none: bool,
+    buildkit: bool,
     abandoned: &Abandoned,
 ) -> Result<Vec<Source>, SourceError> {
     let (mut found, mut remote) = (Vec::new(), remote.into_iter());
@@ -119,7 +121,8 @@ pub(super) fn select(
         let dropped = if files.parents { dropped(named) } else { 0 };
         let path = named.strip_prefix('/').unwrap_or(named);
         let path = path.strip_prefix("./").unwrap_or(path);
-        if climbs(path) {
+        // With BuildKit there is nothing above the context: `..` of its top is the top.
+        if climbs(path) && !buildkit {
             return Err(SourceError::Forbidden(path.to_owned()));
         }
         let cleaned = engine_api::paths::clean(&format!("/{path}"));
@@ -127,20 +130,19 @@ pub(super) fn select(
         let passes = path.split('/').any(|part| matches!(part, "." | "..")) && cleaned != "/";
         let path = if passes { &cleaned[1..] } else { path };
         if !has_wildcards(path) {
-            found.push(one(tree, path, files.from.is_empty(), abandoned)?.below(dropped));
+            found.push(one(tree, path.as_bytes(), files.from.is_empty(), abandoned)?.below(dropped));
             continue;
         }
         let failed = |err: Errno| SourceError::Read { path: path.to_owned(), source: err.into() };
         let pattern = engine_api::paths::clean(&format!("/{path}"));
         let levels = pattern.split('/').count() - 1;
         for fit in tree.walk("", levels).map_err(failed)? {
-            let fit = String::from_utf8_lossy(&fit);
-            if glob_match(&pattern[1..], &fit) {
+            if glob_match(&pattern[1..], &String::from_utf8_lossy(&fit)) {
                 found.push(one(tree, &fit, files.from.is_empty(), abandoned)?.below(dropped));
             }
         }
     }
-    if found.is_empty() && files.inline.is_empty() && !may_be_none { Err(SourceError::None) } else { Ok(found) }
+    if found.is_empty() && files.inline.is_empty() && !buildkit { Err(SourceError::None) } else { Ok(found) }
 }
 
 /// What the words of the history say of the files.
@@ -165,23 +167,23 @@ fn all(kind: &str, sums: &[String]) -> String {
 
 /// All that whoever sees a part of a tree depends on. Reads all of it, as long as somebody waits for it.
 pub(super) fn exact(tree: &Tree, path: &str, context: bool, abandoned: &Abandoned) -> Result<String, SourceError> {
-    one(tree, path, context, abandoned).map(|source| source.exact)
+    one(tree, path.as_bytes(), context, abandoned).map(|source| source.exact)
 }
 
 /// How many sources of images are remembered: some hundred kilobytes each at most.
 const SEEN_MAX: usize = 16;
 
-/// What was read of images and of contexts that have not changed: by the topmost layer or the context's generation, and the
-/// source's name, the last one last.
+/// What was read of images and of contexts that have not changed: by the topmost layer or the context's generation, the
+/// last one last.
 #[derive(Debug, Default)]
-pub(crate) struct SeenSources(Mutex<VecDeque<(String, String, Source)>>);
+pub(crate) struct SeenSources(Mutex<VecDeque<(String, Source)>>);
 
 impl SeenSources {
-    fn find(&self, layer: &str, path: &str) -> Option<Source> {
+    fn find(&self, layer: &str, path: &[u8]) -> Option<Source> {
         let mut all = lock(&self.0);
-        let at = all.iter().position(|(of, named, _)| of == layer && named == path)?;
+        let at = all.iter().position(|(of, source)| of == layer && source.bytes == path)?;
         let found = all.remove(at)?;
-        let source = found.2.clone();
+        let source = found.1.clone();
         all.push_back(found);
         Some(source)
     }
@@ -191,11 +193,11 @@ impl SeenSources {
         if all.len() == SEEN_MAX {
             all.pop_front();
         }
-        all.push_back((layer.to_owned(), source.path.clone(), source.clone()));
+        all.push_back((layer.to_owned(), source.clone()));
     }
 }
 
-fn one(tree: &Tree, path: &str, context: bool, abandoned: &Abandoned) -> Result<Source, SourceError> {
+fn one(tree: &Tree, path: &[u8], context: bool, abandoned: &Abandoned) -> Result<Source, SourceError> {
     let Some((seen, name)) = tree.seen() else { return read(tree, path, context, abandoned) };
     if let Some(known) = seen.find(&name, path) {
         return Ok(known);
@@ -205,14 +207,15 @@ fn one(tree: &Tree, path: &str, context: bool, abandoned: &Abandoned) -> Result<
     Ok(source)
 }
 
-fn read(tree: &Tree, path: &str, context: bool, abandoned: &Abandoned) -> Result<Source, SourceError> {
+fn read(tree: &Tree, bytes: &[u8], context: bool, abandoned: &Abandoned) -> Result<Source, SourceError> {
+    let path = &*String::from_utf8_lossy(bytes);
     let failed = |source: io::Error| SourceError::Read { path: path.to_owned(), source };
-    let found = match tree.find(path) {
+    let found = match tree.find(bytes) {
         Err(Errno::NOENT | Errno::NOTDIR) if context => return Err(SourceError::NotInContext(Missing::of(tree, path))),
         Err(Errno::NOENT | Errno::NOTDIR) => return Err(SourceError::NotFound(Missing::of(tree, path))),
         found => found.map_err(|err| failed(err.into()))?,
     };
-    let (mut exact, mut files, mut nearby) = (Exact::new(path), Vec::new(), Nearby::default());
+    let (mut exact, mut files, mut nearby) = (Exact::new(bytes), Vec::new(), Nearby::default());
     let sum = if found.is_directory() {
         let paths = tree.walk(&found.path, usize::MAX).map_err(|err| failed(err.into()))?;
         let sums = paths.iter().map(|path| {
@@ -241,13 +244,22 @@ fn read(tree: &Tree, path: &str, context: bool, abandoned: &Abandoned) -> Result
         all("dir", &sums)
     } else {
         // A link that is named itself is what it leads to.
-        let sum = tree.sum(path.as_bytes(), abandoned).map_err(failed)?;
+        let sum = tree.sum(bytes, abandoned).map_err(failed)?;
         exact.add(b"", &Looked { stat: found.stat, link: Vec::new() }, &sum);
         files.push((path.to_owned(), sum.clone()));
         format!("file:{sum}")
     };
     let (exact, is_directory) = (exact.finish(), found.is_directory());
-    Ok(Source { path: path.to_owned(), sum, exact, files, is_remote: false, is_directory, dropped: 0 })
+    Ok(Source {
+        path: path.to_owned(),
+        bytes: bytes.to_owned(),
+        sum,
+        exact,
+        files,
+        is_remote: false,
+        is_directory,
+        dropped: 0,
+    })
 }
 
 impl Source {
@@ -271,9 +283,9 @@ struct Exact(Sha256);
 
 impl Exact {
     /// Of what was named so, as which a file is copied.
-    fn new(path: &str) -> Exact {
+    fn new(path: &[u8]) -> Exact {
         let mut exact = Exact(Sha256::new());
-        exact.part(path.as_bytes());
+        exact.part(path);
         exact
     }
 
@@ -483,6 +495,22 @@ mod tests {
             let (before, behind) = changed(change);
             assert_ne!(before.exact, behind.exact, "{what}");
         }
+    }
+
+    #[test]
+    fn names_that_are_no_texts_are_found_by_patterns() {
+        let (directory, tree) = tree();
+        fs::create_dir(directory.path().join("odd")).unwrap();
+        for (letter, text) in [(1, "one"), (2, "two")] {
+            fs::write(directory.path().join("odd").join(odd(letter)), text).unwrap();
+        }
+        fs::create_dir_all(directory.path().join("more").join(odd(3)).join("below")).unwrap();
+        let found = |named: &str| select(&tree, &files(&[named]), Vec::new(), false, &Abandoned::default()).unwrap();
+        let both = found("odd/o*");
+        assert_eq!([&both[0].bytes[..], &both[1].bytes[..]], [b"odd/o\xff\x01", b"odd/o\xff\x02"]);
+        assert_ne!(both[0].exact, both[1].exact);
+        let directory = found("more/o*");
+        assert!(directory[0].is_directory && directory[0].files.len() == 2, "{directory:?}");
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub(super) struct Found {
     /// What it is; of a link that was followed what that leads to.
     pub(super) stat: Stat,
     /// Its path from the root, without a slash in front, when links are followed.
-    pub(super) path: String,
+    pub(super) path: Vec<u8>,
 }
 
 /// The directory that a walk was in last, which most of what comes next is in, too.
@@ -102,7 +102,7 @@ impl Tree {
         let stat = rustix::fs::fstat(&place)?;
         let told = told(&place).map_err(|_| Errno::IO)?;
         let inside = told.strip_prefix(&self.place[..]).unwrap_or(&told);
-        let path = String::from_utf8_lossy(inside).trim_matches('/').to_owned();
+        let path = without_slashes(inside).to_owned();
         Ok(Found { place, stat, path })
     }
 
@@ -153,13 +153,14 @@ impl Tree {
     /// All paths below a directory, itself first unless it is the root, each directory before what is in it; down to so
     /// many levels. Links are not followed but at `path` itself. More levels than anybody makes are `ENAMETOOLONG`: what is
     /// left out there would be in no key.
-    pub(super) fn walk(&self, path: &str, levels: usize) -> Result<Vec<Vec<u8>>, Errno> {
+    pub(super) fn walk(&self, path: impl AsRef<[u8]>, levels: usize) -> Result<Vec<Vec<u8>>, Errno> {
+        let path = path.as_ref();
         let mut paths = Vec::new();
         if !path.is_empty() {
-            paths.push(path.into());
+            paths.push(path.to_owned());
         }
         let place = open(&self.root, path, OFlags::RDONLY | OFlags::DIRECTORY)?;
-        self.walk_in(&place, path.as_bytes(), (levels, DEPTH_MAX), &mut paths)?;
+        self.walk_in(&place, path, (levels, DEPTH_MAX), &mut paths)?;
         Ok(paths)
     }
 
@@ -224,7 +225,7 @@ impl Tree {
         };
         let kind = FileType::from_raw_mode(found.stat.st_mode);
         // The sum has a path, which is that of the file itself.
-        if let Some(known) = self.known(found.path.as_bytes()) {
+        if let Some(known) = self.known(&found.path) {
             return Ok(known.sum);
         }
         let mut hash = Sha256::new();
@@ -234,7 +235,7 @@ impl Tree {
             hash_file(&mut hash, file, piece_bytes(&found.stat), abandoned)?;
         }
         let sum = hex(hash);
-        self.files.iter().for_each(|files| files.learn(found.path.as_bytes(), &sum));
+        self.files.iter().for_each(|files| files.learn(&found.path, &sum));
         Ok(sum)
     }
 
@@ -322,7 +323,8 @@ fn header(hash: &mut Sha256, found: &Found, kind: FileType) {
         }
         _ => (0, 0),
     };
-    let (path, size) = (format!("{}{slash}", found.path), u64::try_from(size).unwrap_or_default());
+    let (path, size) =
+        (format!("{}{slash}", String::from_utf8_lossy(&found.path)), u64::try_from(size).unwrap_or_default());
     hash.update(told_of(&path, stat.st_mode & 0o7777, (stat.st_uid, stat.st_gid), size, flag, (major, minor)));
     if kind != FileType::RegularFile {
         return;
@@ -386,6 +388,14 @@ fn told(place: &OwnedFd) -> io::Result<Vec<u8>> {
     let link = format!("/proc/self/fd/{}", place.as_raw_fd());
     let told = rustix::fs::readlinkat(CWD, link, Vec::new())?.into_bytes();
     Ok(if told == b"/" { Vec::new() } else { told })
+}
+
+/// A path without slashes in front and behind.
+fn without_slashes(mut path: &[u8]) -> &[u8] {
+    while let Some(rest) = path.strip_prefix(b"/").or_else(|| path.strip_suffix(b"/")) {
+        path = rest;
+    }
+    path
 }
 
 #[cfg(test)]

@@ -120,7 +120,7 @@ impl Work {
         let mut path = path.to_owned();
         for _ in 0..LINKS_MAX {
             if let Some(found) = tree.as_ref().and_then(|tree| tree.find(&*path).ok()) {
-                return format!("/{}", found.path);
+                return format!("/{}", String::from_utf8_lossy(&found.path));
             }
             let (above, name) = path.rsplit_once('/').unwrap_or(("", &path));
             match self.target(above, name) {

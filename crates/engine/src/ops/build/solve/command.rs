@@ -14,6 +14,7 @@ use tokio::sync::SemaphorePermit;
 use super::common::Common;
 use super::sharing::{self, Ours, Terms};
 use super::stage::{Committing, Facts, StageSolver};
+use crate::launch::LaunchError;
 use crate::ops::build::caches::{Lease, Wish};
 use crate::ops::build::carried::Carried;
 use crate::ops::build::client_files::Secret;
@@ -76,7 +77,7 @@ impl StageSolver {
                 leading.land(Landed::Failed(*code));
             }
             self.leave(running, force).await;
-            return Err(failed(run.command.join(" "), ended));
+            return Err(failed(self, run.command.join(" "), ended).await);
         }
         if let Some(leak) = self.leak(&running, &made, secrets).await? {
             running.remove(&self.lines).await;
@@ -230,9 +231,16 @@ fn facts(step: &Step, run: &RunStep, seen: &[Seen]) -> Facts {
 }
 
 /// Why a command that did not end well failed the build.
-fn failed(command: String, ended: Result<i64, StartError>) -> BuildError {
+async fn failed(solver: &StageSolver, command: String, ended: Result<i64, StartError>) -> BuildError {
     match ended {
         Ok(code) => BuildError::NonZero { command, code },
+        // BuildKit's runtime is a program whose output is the command's, and which ends with 1.
+        Err(StartError::Launch(LaunchError::Runtime(why))) if solver.common.buildkit => {
+            let words = "runc run failed: unable to start container process: error during container init";
+            let bytes = format!("{words}: {why}\n").into_bytes();
+            solver.lines.part(PartEvent::Output { is_error: true, bytes }).await;
+            BuildError::NonZero { command, code: 1 }
+        }
         Err(why) => BuildError::Start { command, why: Box::new(why) },
     }
 }

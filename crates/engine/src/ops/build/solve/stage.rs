@@ -201,14 +201,17 @@ impl StageSolver {
             return self.configure(step, None).await;
         }
         let secrets = secrets(&step.operation);
-        let words = graph::shown(&instruction.original, &|name| {
+        let value = |name: &str| {
             let value = self.stage.value(name)?;
             Some(if secrets.iter().any(|secret| secret == name) { MASK.to_owned() } else { value })
-        });
+        };
+        let words = graph::shown(&instruction.original, &value);
         let words = told(instruction, &words).into_owned();
+        let part = graph::part_words(instruction, self.common.context.dockerfile.escape, &value);
+        let part = told(instruction, &part).into_owned();
         // A part begins when what it needs is there.
         self.await_stages(&step.operation).await;
-        let name = self.names.next(&words);
+        let name = self.names.next(&part);
         self.shown = words;
         self.part = self.lines.begin(name, self.part).await;
         match step.operation.clone() {

@@ -125,9 +125,7 @@ pub(super) async fn build(
     });
     let (context, (files, checking), lookup, (plan, refused), arguments, options) = planned.await?;
     if let Some((line, why)) = refused {
-        lines.at(line);
-        lines.failed().await;
-        return Err(why.into());
+        return Err(failed_at(&lines, line, why).await);
     }
     if let Err(err) = lookup.begin_named(&plan, (&context.place, &client), &options.platform).await {
         lines.failed().await;
@@ -137,12 +135,21 @@ pub(super) async fn build(
     let whom = exports::For { engine: &engine, lookup: &lookup, client: &client, lines: &lines };
     let imports = Imports::open(whom, &options, &platform(&options.platform)?).await;
     let buildkit = checking.is_some();
-    let beginning = Beginning { engine, options, context, client, lookup, lines, plan, arguments, imports, buildkit };
+    let hides_steps = files.is_some();
+    let beginning =
+        Beginning { engine, options, context, client, lookup, lines, plan, arguments, imports, buildkit, hides_steps };
     let common = Arc::new(Common::new(beginning));
     let built = solve(&common, (checking, files), names).await;
     // Contexts are given back with it, for which lists of all their files are written.
     bridge::blocking(move || kept_context::drop_here(common)).await;
     Ok(Solved { image: built?, held: Some(held) })
+}
+
+/// Tells in which line a build has failed.
+async fn failed_at(lines: &Lines, line: usize, why: impl Into<BuildError>) -> BuildError {
+    lines.at(line);
+    lines.failed().await;
+    why.into()
 }
 
 /// Has come what is needed, solves the stages, and gives the image its names; answers its id.
@@ -387,6 +394,10 @@ async fn finish(common: &Arc<Common>, image: Option<Digest>, names: Vec<Referenc
     let goods = exports::Goods { stages: &stages, kept: &kept, place: &common.context.place };
     exports::leave(whom, &common.options.cache_to, &goods).await?;
     lines.text(format!("Successfully built {}\n", short(Some(&image)))).await;
+    // BuildKit's clients say later whether they want it, and nobody wants one that is made again with other times.
+    if !common.buildkit && common.options.reproduce.is_none() {
+        engine.steps.unmark(&image);
+    }
     tag(engine, lines, image.as_str(), names).await?;
     image_budget::look_soon(engine, [image.clone()]);
     Ok(image.to_string())

@@ -58,6 +58,8 @@ pub struct Core {
     pub(crate) pulls: crate::pulls::Pulls,
     /// Directories that builds keep for their commands.
     pub(crate) caches: crate::ops::build::Caches,
+    /// Images that are steps of builds alone.
+    pub(crate) steps: crate::ops::build::StepImages,
     /// Steps of builds that are being done.
     pub(crate) flights: Arc<crate::ops::build::Flights>,
     /// What builds have read of images.

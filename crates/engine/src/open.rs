@@ -210,6 +210,7 @@ fn find(config: EngineConfig) -> Result<Found, OpenError> {
         events: Events::default(),
         metrics: Default::default(),
         farewells: Farewells::default(),
+        steps: crate::ops::build::StepImages::open(&config.data_root, &images),
         images,
         volumes,
         limits,

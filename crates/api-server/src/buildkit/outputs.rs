@@ -260,6 +260,7 @@ impl Exporting<'_> {
             let status = progress.goes_on(part, &what).await;
             progress.has_ended(status, 0).await;
         }
+        built.iter().for_each(|built| build::show(self.engine, &built.image));
         let mut full = Vec::new();
         for name in names {
             let status = progress.goes_on(part, &format!("naming to {}", build::with_registry(name))).await;

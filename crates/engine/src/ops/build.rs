@@ -5,8 +5,8 @@
 //!                                                           known by its key: the image that it came to
 //!                                                           else: run or copy, then record the image
 //! ```
-//! As with dockerd's own builder each step is an image, the child of the one before; who asks for a list of all sees them,
-//! and they go with the image whose last name goes. What is told is what dockerd tells, but that nothing is said to be run
+//! As with dockerd's own builder each step is an image, the child of the one before. With its clients who asks for a list of
+//! all sees them; with others they are the build cache's alone (`steps`). They go with the image whose last name goes. What is told is what dockerd tells, but that nothing is said to be run
 //! where nothing is.
 //!
 //! BuildKit's clients ([`Input::Local`]) give a Dockerfile, and files when they are asked for; the steps are the same, and
@@ -45,6 +45,7 @@ pub mod sbom;
 mod solve;
 mod sources;
 mod space;
+mod steps;
 mod transfer;
 mod tree;
 mod turns;
@@ -112,6 +113,7 @@ pub(crate) use sources::SeenSources;
 pub use sources::SourceError;
 pub use space::Limits;
 pub(crate) use space::{Space, SpaceKind, all as all_space, goes, remove as remove_space};
+pub(crate) use steps::StepImages;
 pub use transfer::TransferError;
 pub use tree::FileSum;
 pub use work::WorkError;
@@ -519,6 +521,13 @@ pub async fn name(engine: &Engine, image: &str, name: &str) -> Result<(), BuildE
     let name = new_name(name)?;
     let (repository, tag) = (name.familiar_name(), name.tag().unwrap_or_default().to_owned());
     images::tag(engine, image, &repository, &tag).await.map_err(BuildError::Tag)
+}
+
+/// Shows an image that was built, with or without a name. Blocks shortly.
+pub fn show(engine: &Engine, image: &str) {
+    if let Ok(id) = image.parse() {
+        engine.steps.unmark(&id);
+    }
 }
 
 /// Gives images for several platforms one name.

@@ -1,7 +1,8 @@
 //! What builds remember: `POST /build/prune`, and its part of `GET /system/df`.
 //!
 //! The record of a step is a file of some hundred bytes, or up to some 100 KiB where it says of many files what the step was
-//! made of; what takes space are the images of the steps, which go as images do. Without its record a step is done again. Directories that commands keep (`RUN --mount=type=cache`) take what is in
+//! made of; without it the step is done again. What it came to is an image, which goes as images do, or with the records where
+//! it is nothing to users (`build::steps`). Directories that commands keep (`RUN --mount=type=cache`) take what is in
 //! them, and so do contexts of clients that are kept so that only what changed is sent again. Limits are of these alone.
 
 use std::collections::HashSet;
@@ -9,13 +10,15 @@ use std::collections::HashSet;
 use engine_api::disk_usage::{CacheRecord, CachesPruned};
 use errdefs::ErrorKind;
 pub use filter::Wanted;
+use image::{ImageRecord, LayerUsage, RemoveOptions, Removed};
 use oci::Digest;
+use snapshot::ChainId;
 
 use crate::Engine;
 use crate::clock::{self, now_nanos};
 use crate::filters::{FilterError, Filters};
 use crate::ops::build::{self, Limits, Space, SpaceKind};
-use crate::ops::image_budget;
+use crate::ops::{image_budget, images};
 
 mod filter;
 
@@ -71,7 +74,7 @@ pub async fn list(engine: &Engine) -> Vec<CacheRecord> {
     let task = engine.clone();
     let (all, space) = bridge::blocking(move || (build::remembered(&task), build::all_space(&task))).await;
     let referred = Referred::of(engine);
-    all.iter().map(|step| record_of_step(step, &referred)).chain(space.iter().map(record_of)).collect()
+    all.iter().map(|step| record_of_step(engine, step, &referred)).chain(space.iter().map(record_of)).collect()
 }
 
 /// The images that are wanted for themselves, and those that they were built from: with BuildKit what they have in common
@@ -99,8 +102,11 @@ impl Referred {
     }
 }
 
-fn record_of_step(step: &build::Remembered, referred: &Referred) -> CacheRecord {
+fn record_of_step(engine: &Engine, step: &build::Remembered, referred: &Referred) -> CacheRecord {
+    let image = step.image.as_ref().and_then(|image| engine.images.get(image));
+    let size = image.filter(|image| engine.steps.has(image)).map_or(0, |image| own_bytes(engine, &image));
     CacheRecord {
+        size: i64::try_from(size).unwrap_or(i64::MAX),
         shared: referred.has(step),
         id: id_of(&step.key).to_owned(),
         kind: STEP.to_owned(),
@@ -108,6 +114,50 @@ fn record_of_step(step: &build::Remembered, referred: &Referred) -> CacheRecord 
         created_at: clock::rfc3339(step.created_at_nanos),
         ..CacheRecord::default()
     }
+}
+
+/// What a step has added to what it was built from, in bytes.
+fn own_bytes(engine: &Engine, image: &ImageRecord) -> u64 {
+    let below =
+        image.parent.as_ref().and_then(|parent| engine.images.get(parent)).map_or(0, |parent| parent.size_bytes);
+    image.size_bytes.saturating_sub(below)
+}
+
+/// Bytes of layers that only steps have, which is what the build cache takes and images do not.
+pub(crate) fn bytes_of_steps(engine: &Engine, usage: &LayerUsage) -> u64 {
+    let images = engine.images.list();
+    let (steps, shown): (Vec<_>, Vec<_>) = images.iter().partition(|image| engine.steps.has(image));
+    let shown: HashSet<&ChainId> = shown.iter().flat_map(|image| &image.chain).collect();
+    let of_steps: HashSet<&ChainId> = steps.iter().flat_map(|image| &image.chain).collect();
+    of_steps.difference(&shown).filter_map(|layer| usage.bytes(layer)).fold(0, u64::saturating_add)
+}
+
+/// Removes the images of steps that nobody remembers any more and nothing needs; answers the bytes of their layers.
+async fn remove_forgotten(engine: &Engine) -> u64 {
+    let task = engine.clone();
+    let known = bridge::blocking(move || build::remembered(&task)).await;
+    let known: HashSet<Digest> = known.into_iter().filter_map(|step| step.image).collect();
+    let usage = engine.images.layer_usage();
+    let mut left = engine.images.list();
+    left.retain(|image| engine.steps.has(image) && !known.contains(&image.id));
+    // What was built from others first.
+    left.sort_by_cached_key(|image| std::cmp::Reverse(image.config.history.len()));
+    let mut freed = 0_u64;
+    for image in left {
+        let options = RemoveOptions { force: false, prune_parents: false };
+        match images::prune(engine, image.id.as_str(), options).await {
+            Ok(removed) => {
+                let layers = removed.iter().filter_map(|gone| match gone {
+                    Removed::Layer(layer) => usage.bytes(layer),
+                    Removed::Image(_) | Removed::Untagged { .. } => None,
+                });
+                freed = layers.fold(freed, u64::saturating_add);
+            }
+            // Another image was built from it, or a container has it.
+            Err(err) => tracing::debug!(err = errdefs::chain(&err), "an image of a step stays"),
+        }
+    }
+    freed
 }
 
 fn kind_of(space: &Space) -> &'static str {
@@ -145,7 +195,7 @@ pub fn wanted(filters: &Filters) -> Result<Wanted, CachePruneError> {
 /// Forgets what is wanted, of steps only those of images that nobody refers to unless `all_steps` are; with limits only what takes space, the oldest first, until it is no more than they say.
 pub async fn prune(engine: &Engine, wanted: Wanted, all_steps: bool, limits: Limits) -> CachesPruned {
     let task = engine.clone();
-    let (forgotten, freed) = bridge::blocking(move || {
+    let (forgotten, mut freed) = bridge::blocking(move || {
         let all = build::all_space(&task);
         let keep = limits.keep(all.iter().map(|space| space.bytes).sum(), || free_bytes(&task));
         let mut forgotten = Vec::new();
@@ -158,7 +208,8 @@ pub async fn prune(engine: &Engine, wanted: Wanted, all_steps: bool, limits: Lim
             }
             let (steps, referred) = (build::remembered(&task).into_iter(), Referred::of(&task));
             let steps = steps.filter(|step| {
-                (all_steps || !referred.has(step)) && wanted.is(&record_of_step(step, &referred), step.created_at_nanos)
+                (all_steps || !referred.has(step))
+                    && wanted.is(&record_of_step(&task, step, &referred), step.created_at_nanos)
             });
             let gone = steps.filter(|step| build::forget(&task, &step.key).is_ok());
             forgotten.extend(gone.map(|step| id_of(&step.key).to_owned()));
@@ -173,6 +224,9 @@ pub async fn prune(engine: &Engine, wanted: Wanted, all_steps: bool, limits: Lim
         (forgotten, freed)
     })
     .await;
+    if limits == Limits::default() {
+        freed = freed.saturating_add(remove_forgotten(engine).await);
+    }
     engine.events.caches_pruned(freed);
     CachesPruned { caches_deleted: Some(forgotten).filter(|ids| !ids.is_empty()), space_reclaimed: freed }
 }

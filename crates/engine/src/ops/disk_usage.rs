@@ -74,7 +74,8 @@ async fn images_and_layers(engine: &Engine) -> Result<(Vec<Summary>, i64), Usage
         let (task, known) = (engine.clone(), usage.clone());
         unless_left(move |stop| other_bytes(&task, &known, stop)).await
     });
-    let all = usage.total_bytes().saturating_add(other.await?);
+    let steps = super::build_cache::bytes_of_steps(engine, &usage);
+    let all = usage.total_bytes().saturating_sub(steps).saturating_add(other.await?);
     Ok((images, i64::try_from(all).unwrap_or(i64::MAX)))
 }
 

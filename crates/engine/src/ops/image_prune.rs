@@ -101,7 +101,9 @@ impl Wanted {
 async fn remove_all(engine: &Engine, wanted: &Wanted) -> Result<ImagesPruned, ImagePruneError> {
     let _turn = Turn::take(&engine.upkeep.images).ok_or(ImagePruneError::Running)?;
     let usage = engine.images.layer_usage();
-    let all = engine.images.list();
+    // What builds know of goes by a prune of theirs.
+    let mut all = engine.images.list();
+    all.retain(|image| !engine.steps.has(image));
     let parents: Vec<oci::Digest> = all.iter().filter_map(|image| image.parent.clone()).collect();
     let (mut deleted, mut reclaimed_bytes) = (Vec::new(), 0_u64);
     for image in all.iter().filter(|image| wanted.matches(image, &parents)) {
@@ -132,7 +134,9 @@ async fn remove_all(engine: &Engine, wanted: &Wanted) -> Result<ImagesPruned, Im
 async fn remove_names(engine: &Engine, image: &Arc<ImageRecord>, wanted: &Wanted) -> Vec<Removed> {
     let mut removed = Vec::new();
     for name in wanted.names(image) {
-        match images::prune(engine, &name, RemoveOptions { force: false, prune_parents: true }).await {
+        let parent = image.parent.as_ref().and_then(|parent| engine.images.get(parent));
+        let prune_parents = !parent.is_some_and(|parent| engine.steps.has(&parent));
+        match images::prune(engine, &name, RemoveOptions { force: false, prune_parents }).await {
             Ok(gone) => removed.extend(gone),
             // A container has it.
             Err(err) if err.kind() == ErrorKind::Conflict => debug!(name, "an image in use stays"),

@@ -115,7 +115,8 @@ impl ImageError {
 pub async fn list(engine: &Engine, query: ImageQuery) -> Result<Vec<Summary>, ImageError> {
     let wanted = filter::Wanted::check(engine, &query)?;
     let containers = engine.containers.all();
-    let mut images: Vec<_> = engine.images.list().into_iter().filter(|image| wanted.matches(image)).collect();
+    let shown = |image: &Arc<ImageRecord>| !engine.steps.has(image) && wanted.matches(image);
+    let mut images: Vec<_> = engine.images.list().into_iter().filter(shown).collect();
     // Cached: the key is a text that must be parsed, and thousands of images are compared ten thousands of times.
     images.sort_by_cached_key(|image| std::cmp::Reverse(created_nanos(image)));
     let mut users: HashMap<&str, usize> = HashMap::new();
@@ -390,6 +391,9 @@ pub(crate) async fn evict(
 fn tell_removed(engine: &Engine, removed: &[Removed], before: &[Arc<ImageRecord>]) {
     engine.sweep_soon();
     for event in removed {
+        if let Removed::Image(id) = event {
+            engine.steps.unmark(id);
+        }
         let plain = |id: &Digest, action| {
             engine.events.image(id.as_str(), action, BTreeMap::from([("name".to_owned(), id.to_string())]));
         };

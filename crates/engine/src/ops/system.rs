@@ -60,7 +60,7 @@ pub async fn info(engine: &Engine) -> Info {
         containers_running: count(running - paused),
         containers_paused: count(paused),
         containers_stopped: count(containers.len() - running),
-        images: count(engine.images.list().len()),
+        images: count(engine.images.list().iter().filter(|image| !engine.steps.has(image)).count()),
         driver: engine.images.snapshots().driver().name().to_owned(),
         driver_status: driver_status(engine.images.snapshots().driver(), &backing),
         runtimes: crate::runtimes::shown(engine),

@@ -155,14 +155,19 @@ fn privileged_a_prune_leaves_the_steps_of_a_build_that_goes_on() {
                 let pruned = at.ok(&format!("image prune {flags}"));
                 assert!(pruned.contains("reclaimed space: 0B"), "{pruned}");
             }
+            at.ok("builder prune -af");
             at.ok(&format!("exec {id} touch /go"));
             let built = client.wait().unwrap();
             assert_eq!(built.code, 0, "{built:?}");
             assert_eq!(at.run("pruned cat /two"), "one");
             // Nothing is needed any more.
             at.ok("rmi pruned");
-            assert!(at.ok("image prune -f").contains("Deleted"));
+            assert_eq!(at.ok("image prune -f").contains("Deleted"), cli == Cli::Docker);
             assert!(at.ok("images -aq --filter dangling=true").is_empty());
+            // Of all but dockerd's own builder it is the build cache's.
+            at.ok("builder prune -af");
+            let left = fs::read_dir(daemon.scratch().data_root().join("build-steps"));
+            assert_eq!(left.map_or(0, Iterator::count), 0);
         }
     });
 }

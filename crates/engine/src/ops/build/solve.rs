@@ -122,9 +122,7 @@ pub(super) async fn build(
     });
     let (context, (files, checking), lookup, (plan, refused), arguments, options) = planned.await?;
     if let Some((line, why)) = refused {
-        lines.at(line);
-        lines.failed().await;
-        return Err(why.into());
+        return Err(failed_at(&lines, line, why).await);
     }
     if let Err(err) = lookup.begin_named(&plan, (&context.place, &client), &options.platform).await {
         lines.failed().await;
@@ -134,7 +132,9 @@ pub(super) async fn build(
     let whom = exports::For { engine: &engine, lookup: &lookup, client: &client, lines: &lines };
     let imports = Imports::open(whom, &options, &platform(&options.platform)?).await;
     let buildkit = checking.is_some();
-    let beginning = Beginning { engine, options, context, client, lookup, lines, plan, arguments, imports, buildkit };
+    let hides_steps = files.is_some();
+    let beginning =
+        Beginning { engine, options, context, client, lookup, lines, plan, arguments, imports, buildkit, hides_steps };
     let common = Arc::new(Common::new(beginning));
     let built = solve(&common, (checking, files), names).await;
     // Contexts are given back with it, for which lists of all their files are written.
@@ -150,6 +150,13 @@ async fn opened(engine: &Engine, input: Input, client: &Client) -> Result<Opened
         Input::Local(local) => OpenedInput::Local(local),
         Input::Remote(url) => OpenedInput::Fetched(remote_context::fetch(engine, &url, false, client).await?),
     })
+}
+
+/// Tells in which line a build has failed.
+async fn failed_at(lines: &Lines, line: usize, why: impl Into<BuildError>) -> BuildError {
+    lines.at(line);
+    lines.failed().await;
+    why.into()
 }
 
 /// Has come what is needed, solves the stages, and gives the image its names; answers its id.
@@ -407,6 +414,10 @@ async fn finish(common: &Arc<Common>, image: Option<Digest>, names: Vec<Referenc
     let task = engine.clone();
     bridge::blocking(move || image::settle(&task.images)).await?;
     lines.text(format!("Successfully built {}\n", short(Some(&image)))).await;
+    // BuildKit's clients say later whether they want it, and nobody wants one that is made again with other times.
+    if !common.buildkit && common.options.reproduce.is_none() {
+        engine.steps.unmark(&image);
+    }
     tag(engine, lines, image.as_str(), names).await?;
     image_budget::look_soon(engine, [image.clone()]);
     Ok(image.to_string())

@@ -37,7 +37,7 @@ impl Wanted {
             // Several values of one filter all count.
             before: before.into_iter().chain(until.into_iter().flatten()).min(),
             since: since.into_iter().max(),
-            parents: engine.images.list().iter().filter_map(|image| image.parent.clone()).collect(),
+            parents: parents(engine),
             filters: filters.clone(),
         })
     }
@@ -74,6 +74,12 @@ impl Wanted {
         let (with, without) = (name.familiar(), name.familiar_name());
         self.filters.get("reference").any(|pattern| glob(pattern, &with) || glob(pattern, &without))
     }
+}
+
+/// What images were built from that are something to users.
+fn parents(engine: &Engine) -> HashSet<Digest> {
+    let images = engine.images.list();
+    images.iter().filter(|image| !engine.steps.has(image)).filter_map(|image| image.parent.clone()).collect()
 }
 
 /// Go's path.Match without character classes: `*` and `?` match anything but a slash.

@@ -61,6 +61,8 @@ pub(super) struct Common {
     pub(super) renewed: Mutex<caches::Renewed>,
     /// What steps came to that are done again whatever is known: once in a build.
     renewed_steps: Mutex<HashMap<Key, Digest>>,
+    /// Whether only results are images to users: for all clients but dockerd's own builder's.
+    pub(super) hides_steps: bool,
     /// No other build has it.
     pub(super) number_of_build: u64,
     /// What commands keep, where it may go with a cache.
@@ -110,6 +112,7 @@ pub(super) struct Beginning {
     pub(super) arguments: Arguments,
     pub(super) imports: Imports,
     pub(super) buildkit: bool,
+    pub(super) hides_steps: bool,
 }
 
 impl Common {
@@ -119,8 +122,19 @@ impl Common {
     }
 
     pub(super) fn new(beginning: Beginning) -> Common {
-        let Beginning { engine, options, context, client, lookup, lines, plan, arguments, imports, buildkit } =
-            beginning;
+        let Beginning {
+            engine,
+            options,
+            context,
+            client,
+            lookup,
+            lines,
+            plan,
+            arguments,
+            imports,
+            buildkit,
+            hides_steps,
+        } = beginning;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let instructions = plan.stages.iter().flat_map(|stage| &stage.instructions);
         Common {
@@ -146,6 +160,7 @@ impl Common {
             plan,
             merged: Mutex::new(arguments.clone()),
             buildkit,
+            hides_steps,
             inherited: Mutex::default(),
             arguments,
         }

@@ -324,6 +324,9 @@ impl StageSolver {
 
     /// Goes on from what a step came to.
     pub(super) fn came_to(&mut self, key: Key, image: Digest) {
+        if !self.common.hides_steps {
+            self.common.engine.steps.unmark(&image);
+        }
         self.done.push(Done { key, parent: self.image.take(), image: image.clone() });
         self.image = Some(image);
     }
@@ -382,10 +385,14 @@ impl StageSolver {
             history: history(&self.stage.author, &keyed.words),
         };
         let (engine, key) = (self.common.engine.clone(), keyed.key.clone());
+        let hides = self.common.hides_steps;
         let (flight, land) = (leading.flight().clone(), sharing::landing(self, &keyed, leading));
         let recorded = bridge::abandonable(move |abandoned| {
             let image = commit(committing, abandoned)?;
             cache::remember(&engine, &image, keyed);
+            if hides {
+                engine.steps.mark(&image);
+            }
             // Given up by now it is there all the same for those who wait for it.
             land(&image);
             Ok::<_, BuildError>(image)
@@ -448,7 +455,14 @@ async fn imported(solver: &StageSolver, step: &Keyed) -> Option<Digest> {
     };
     let image = solver.common.imports.find(&sought).await?;
     let (engine, step, known) = (solver.common.engine.clone(), step.clone(), image.clone());
-    bridge::blocking(move || cache::remember(&engine, &known, step)).await;
+    let hides = solver.common.hides_steps;
+    let remember = move || {
+        cache::remember(&engine, &known, step);
+        if hides {
+            engine.steps.mark(&known);
+        }
+    };
+    bridge::blocking(remember).await;
     Some(image)
 }
 

@@ -3,7 +3,7 @@
 use buildkit_api::messages::{SourceError, VertexError};
 use buildkit_api::status::{Code, Status};
 use engine::ops::build::{
-    self, BuildError, ContextError, RemoteContextError, SourceError as BuildSource, StepError, WebError,
+    self, BuildError, ContextError, PortError, RemoteContextError, SourceError as BuildSource, StepError, WebError,
 };
 
 /// What stands in front where files that are copied are not there.
@@ -110,7 +110,9 @@ pub(super) fn sentence(err: &BuildError) -> String {
         | BuildError::RemoteContext(RemoteContextError::Git(err)) => {
             format!("{LOAD}{}", errdefs::chain(err))
         }
-        BuildError::Step(StepError::Port { word, why }) => format!("invalid port: {}: {why}", build::quoted(word)),
+        BuildError::Step(StepError::Port { word, why: why @ PortError::Protocol(_) }) => {
+            format!("invalid port: {}: {why}", build::quoted(word))
+        }
         // Whoever asks already uses BuildKit, as which dockerd's sentence tells them to. Nobody is let have either.
         BuildError::Step(StepError::Option("security")) => "security.insecure is not allowed".to_owned(),
         BuildError::Step(StepError::Option("device")) => {

@@ -75,6 +75,7 @@ use crate::sync::lock;
 pub use asks::{Answer, AskError, Asks, Client};
 pub use builder::StepError;
 pub use builder::go::quote as quoted;
+pub use builder::ports::PortError;
 pub use builder::provenance::Used;
 pub(crate) use cache::{Remembered, forget, forget_web, remembered};
 pub use cache_options::{CacheFrom, CacheMounts, CacheOptionError, CachePlace, CacheSource, CacheTo};

@@ -277,7 +277,8 @@ impl<'a> Copying<'a> {
         {
             return Ok(false);
         }
-        self.work.make_directories(directory, self.new_directories())?;
+        // What is unpacked keeps its modes, and so a directory for it has none of what is copied.
+        self.work.make_directories(directory, NewDirectories::of(self.owner.unwrap_or((0, 0))))?;
         let file = open().map_err(|err| CopyError::Source(err.into()))?;
         let bytes = u64::try_from(found.stat.st_size).unwrap_or_default();
         let plain = inflate(file, bytes, self.abandoned).map_err(CopyError::Source)?;

@@ -192,7 +192,8 @@ pub fn wanted(filters: &Filters) -> Result<Wanted, CachePruneError> {
     Wanted::parse(filters, now_nanos())
 }
 
-/// Forgets what is wanted, of steps only those of images that nobody refers to unless `all_steps` are; with limits only what takes space, the oldest first, until it is no more than they say.
+/// Forgets what is wanted, of steps only those of images that nobody refers to unless `all_steps` are; with limits only what
+/// takes space, the oldest first, until it is no more than they say.
 pub async fn prune(engine: &Engine, wanted: Wanted, all_steps: bool, limits: Limits) -> CachesPruned {
     let task = engine.clone();
     let (forgotten, mut freed) = bridge::blocking(move || {

@@ -225,6 +225,19 @@ impl<'a> Transaction<'a> {
         self.push(format!("create nft chain {name}"), message);
     }
 
+    /// Takes all rules out of a chain. The chain stays in the packets' way: each meets the rules from before this transaction or
+    /// those that it appends, where one that comes between a chain that goes and its successor may meet the rules of neither.
+    pub fn empty_chain(&mut self, name: &str) {
+        let message = Message::new(DELETE_RULE, 0).fixed(&self.header).text(1, self.table).text(2, name);
+        self.push(format!("take the rules out of nft chain {name}"), message);
+    }
+
+    /// Deletes a chain with its rules.
+    pub fn delete_chain(&mut self, name: &str) {
+        let message = Message::new(DELETE_CHAIN, 0).fixed(&self.header).text(1, self.table).text(3, name);
+        self.push(format!("delete nft chain {name}"), message);
+    }
+
     /// Appends a rule to a chain.
     pub fn append_rule(&mut self, chain: &str, expressions: &[Expression]) {
         let message = Message::new(NEW_RULE, CREATE | APPEND)
@@ -252,6 +265,12 @@ impl<'a> Transaction<'a> {
             .be32(7, length(map.value))
             .be32(10, id);
         self.push(format!("create nft map {}", map.name), message);
+    }
+
+    /// Takes all elements out of a map.
+    pub fn empty_map(&mut self, name: &str) {
+        let message = Message::new(DELETE_ELEMENT, 0).fixed(&self.header).text(1, self.table).text(2, name);
+        self.push(format!("take the elements out of nft map {name}"), message);
     }
 
     /// Adds elements to a map.

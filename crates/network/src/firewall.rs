@@ -60,6 +60,10 @@ const PRIORITY_ARRIVE: i32 = PRIORITY_FORWARD - 1;
 const PRIORITY_GUARD: i32 = PRIORITY_FORWARD + 1;
 /// Before anybody behind the routing looks at marks.
 const PRIORITY_UNMARK: i32 = PRIORITY_RAW;
+/// The filters that take a mark away.
+const UNMARKING: [(&str, Hook, i32); 2] =
+    [("arrive", Hook::Forward, PRIORITY_ARRIVE), ("unmark", Hook::Postrouting, PRIORITY_UNMARK)];
+const REFUSE: (&str, Hook, i32) = ("refuse", Hook::Output, PRIORITY_REFUSE);
 /// One before the usual priorities of translation, so that the order beside another program's chains is certain.
 const PRIORITY_REDIRECT: i32 = -101;
 const PRIORITY_MASQUERADE: i32 = 99;
@@ -217,8 +221,8 @@ impl Firewall {
         self.foreign.settle(&mut self.socket, &found?, rules.has_ipv6())
     }
 
-    /// Replaces the whole table of each family in one transaction; packets meet the old ones or the new ones. Then our rules in
-    /// chains of others are placed, or taken out: packets are marked by now. Where the chains of others are not seen, packets are
+    /// Replaces all that is in the table of each family in one transaction; packets meet the old rules or the new ones. Then our
+    /// rules in chains of others are placed, or taken out: packets are marked by now. Where the chains of others are not seen, packets are
     /// marked as they were, and that is an error.
     pub(crate) fn replace(&mut self, rules: &Rules, redirections: &[Redirection]) -> Result<(), NetlinkError> {
         self.heal(Due::Rewrite, rules, || redirections.to_vec())
@@ -228,19 +232,27 @@ impl Firewall {
         // The guard meets what stays on a bridge, too, where the kernel shows that to filters: our own rules mark it.
         let with_ipv6 = rules.has_ipv6() || rules.guarded.ipv6;
         let families = self.families(with_ipv6)?;
-        let mut change = Transaction::new(&self.table);
-        for family in families {
-            begin_anew(&mut change, *family);
-            if *family == Family::Ipv4 || with_ipv6 {
-                change.create_table();
-                rules.write(&mut change, *family, marks);
-            }
-        }
         let trusting = rules.trusting();
-        add(&mut change, redirections, &trusting);
-        change.on(Family::Ipv4);
-        change.add_elements(LINKS, &rules.links.iter().map(LinkedPort::element).collect::<Vec<_>>());
-        change.commit(&mut self.socket)?;
+        let written = |over| {
+            let mut change = Transaction::new(&self.table);
+            for family in families {
+                let wanted = *family == Family::Ipv4 || with_ipv6;
+                begin(&mut change, *family, if wanted { over } else { Over::Nothing });
+                if wanted {
+                    change.create_table();
+                    rules.write(&mut change, *family, marks);
+                }
+            }
+            add(&mut change, redirections, &trusting);
+            change.on(Family::Ipv4);
+            change.add_elements(LINKS, &rules.links.iter().map(LinkedPort::element).collect::<Vec<_>>());
+            change
+        };
+        match written(Over::WhatStands).commit(&mut self.socket) {
+            // Chains or maps of another version stand.
+            Err(NetlinkError::Refused { .. }) => written(Over::Nothing).commit(&mut self.socket)?,
+            replaced => replaced?,
+        }
         self.trusting = trusting;
         self.links = rules.links.iter().copied().collect();
         self.stands_of_ipv6 = Some(with_ipv6);
@@ -266,7 +278,7 @@ impl Firewall {
         let families = self.families(guarded.ipv6)?;
         let mut change = Transaction::new(&self.table);
         for family in families {
-            begin_anew(&mut change, *family);
+            begin(&mut change, *family, Over::Nothing);
             write_guard_alone(&mut change, *family, guarded);
         }
         change.commit(&mut self.socket)?;
@@ -379,16 +391,15 @@ impl Rules {
             Family::Ipv6 => Field::Ipv6Address,
         };
         let value = &[address, Field::Port];
-        change.create_map(&Map { name: BY_ADDRESS, key: &[Field::Protocol, address, Field::Port], value });
-        change.create_map(&Map { name: BY_PORT, key: &[Field::Protocol, Field::Port], value });
-        change.create_map(&Map { name: OPENED, key: &[Field::Protocol, address, Field::Port], value });
+        map(change, BY_ADDRESS, &[Field::Protocol, address, Field::Port], value);
+        map(change, BY_PORT, &[Field::Protocol, Field::Port], value);
+        map(change, OPENED, &[Field::Protocol, address, Field::Port], value);
         if family == Family::Ipv4 {
-            let key = &[address, address, Field::Protocol, Field::Port];
-            change.create_map(&Map { name: LINKS, key, value: &[address, Field::Port] });
+            map(change, LINKS, &[address, address, Field::Protocol, Field::Port], value);
         }
-        change.create_chain("raw", ChainKind::Filter, Hook::Prerouting, PRIORITY_RAW);
-        change.create_chain("forward", ChainKind::Filter, Hook::Forward, PRIORITY_FORWARD);
-        change.create_chain("masquerade", ChainKind::Nat, Hook::Postrouting, PRIORITY_MASQUERADE);
+        chain(change, "raw", ChainKind::Filter, Hook::Prerouting, PRIORITY_RAW);
+        chain(change, "forward", ChainKind::Filter, Hook::Forward, PRIORITY_FORWARD);
+        chain(change, "masquerade", ChainKind::Nat, Hook::Postrouting, PRIORITY_MASQUERADE);
         write_redirections(change, family, self.refuses_loopback);
         // Nobody there has an address of the family but one that he gave himself.
         let leads_nowhere = |one: &&BridgeRules| one.internal || one.gateway(family).is_none();
@@ -409,19 +420,54 @@ impl Rules {
         }
         if marks {
             write_unmarking(change);
+        } else {
+            UNMARKING.into_iter().for_each(|chain| without(change, chain));
         }
         if is_guarded(self.guarded, family) {
             write_guard(change);
+        } else {
+            without(change, (GUARD, Hook::Forward, PRIORITY_GUARD));
         }
     }
 }
 
-/// Begins a table of ours anew, which is not there then.
-fn begin_anew(change: &mut Transaction<'_>, family: Family) {
+/// What a table is written over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Over {
+    /// Chains and maps stay, and what is in them is replaced. The kernel translates by what it found at a connection's first packet:
+    /// one that came while a chain was being replaced, and met neither it nor its successor, would lead nowhere for good.
+    WhatStands,
+    /// The table is not there then.
+    Nothing,
+}
+
+/// Begins to write a table of ours.
+fn begin(change: &mut Transaction<'_>, family: Family, over: Over) {
     change.on(family);
+    if over == Over::Nothing {
+        // Creating it first makes deleting it succeed.
+        change.create_table();
+        change.delete_table();
+    }
+}
+
+/// An empty chain, whether it is there or not.
+fn chain(change: &mut Transaction<'_>, name: &str, kind: ChainKind, hook: Hook, priority: i32) {
+    change.create_chain(name, kind, hook, priority);
+    change.empty_chain(name);
+}
+
+/// No such filter, whether it is there or not.
+fn without(change: &mut Transaction<'_>, (name, hook, priority): (&str, Hook, i32)) {
     // Creating it first makes deleting it succeed.
-    change.create_table();
-    change.delete_table();
+    change.create_chain(name, ChainKind::Filter, hook, priority);
+    change.delete_chain(name);
+}
+
+/// An empty map, whether it is there or not.
+fn map(change: &mut Transaction<'_>, name: &str, key: &[Field], value: &[Field]) {
+    change.create_map(&Map { name, key, value });
+    change.empty_map(name);
 }
 
 fn is_guarded(guarded: Forwarding, family: Family) -> bool {
@@ -442,17 +488,16 @@ fn write_guard_alone(change: &mut Transaction<'_>, family: Family, guarded: Forw
 
 /// Whoever else sets our bit would pass every chain in which a rule of ours is, and the guard.
 fn write_unmarking(change: &mut Transaction<'_>) {
-    for (chain, hook, priority) in
-        [("arrive", Hook::Forward, PRIORITY_ARRIVE), ("unmark", Hook::Postrouting, PRIORITY_UNMARK)]
-    {
-        change.create_chain(chain, ChainKind::Filter, hook, priority);
-        append(change, chain, &[&rule::has_mark(MARK), &rule::clear_mark(MARK)]);
+    for (name, hook, priority) in UNMARKING {
+        chain(change, name, ChainKind::Filter, hook, priority);
+        append(change, name, &[&rule::has_mark(MARK), &rule::clear_mark(MARK)]);
     }
 }
 
 /// A policy, by which other instances of ours know that they have to mark what is theirs.
 fn write_guard(change: &mut Transaction<'_>) {
     change.create_dropping_chain(GUARD, Hook::Forward, PRIORITY_GUARD);
+    change.empty_chain(GUARD);
     append(change, GUARD, &[&rule::has_mark(MARK), &ACCEPT]);
 }
 
@@ -553,26 +598,29 @@ fn accept(marks: bool) -> Vec<Expression> {
 fn write_redirections(change: &mut Transaction<'_>, family: Family, refuses_loopback: bool) {
     let local = rule::to_this_machine();
     let (by_address, redirect) = (rule::find_by_address(BY_ADDRESS, family), [Expression::Redirect { family }]);
-    for (chain, hook) in [("redirect", Hook::Prerouting), ("output", Hook::Output)] {
-        change.create_chain(chain, ChainKind::Nat, hook, PRIORITY_REDIRECT);
+    for (name, hook) in [("redirect", Hook::Prerouting), ("output", Hook::Output)] {
+        chain(change, name, ChainKind::Nat, hook, PRIORITY_REDIRECT);
         if hook == Hook::Prerouting && family == Family::Ipv4 {
             // From a link nobody may reach what is published on 127.0.0.1, nor the socket that holds the port. The kernel
             // drops these too, where route_localnet is off. This machine's own packets have been through `output`.
             let loopback = rule::destination_in(LOOPBACK.0, LOOPBACK.1, true);
-            append(change, chain, &[&loopback, &by_address, &DROP]);
-            append(change, chain, &[&loopback, &rule::find_by_port(BY_PORT), &DROP]);
-            append(change, chain, &[&loopback, &ACCEPT]);
+            append(change, name, &[&loopback, &by_address, &DROP]);
+            append(change, name, &[&loopback, &rule::find_by_port(BY_PORT), &DROP]);
+            append(change, name, &[&loopback, &ACCEPT]);
         }
         if hook == Hook::Output && family == Family::Ipv6 {
             let loopback = rule::destination_in(LOOPBACK_OF_IPV6.0, LOOPBACK_OF_IPV6.1, true);
-            append(change, chain, &[&loopback, &ACCEPT]);
+            append(change, name, &[&loopback, &ACCEPT]);
             if refuses_loopback {
-                change.create_chain("refuse", ChainKind::Filter, Hook::Output, PRIORITY_REFUSE);
-                append(change, "refuse", &[&loopback, &rule::is_tcp(), &rule::find_by_port(BY_PORT), &RESET]);
+                let (refuse, hook, priority) = REFUSE;
+                chain(change, refuse, ChainKind::Filter, hook, priority);
+                append(change, refuse, &[&loopback, &rule::is_tcp(), &rule::find_by_port(BY_PORT), &RESET]);
+            } else {
+                without(change, REFUSE);
             }
         }
-        append(change, chain, &[&local, &by_address, &redirect]);
-        append(change, chain, &[&local, &rule::find_by_port(BY_PORT), &redirect]);
+        append(change, name, &[&local, &by_address, &redirect]);
+        append(change, name, &[&local, &rule::find_by_port(BY_PORT), &redirect]);
     }
 }
 

@@ -52,8 +52,7 @@ fn bound(published: &Published, relayed: bool) -> Result<Option<Hold>, Errno> {
     }
     // Else closed connections of a program that had the port before would be in the way for a minute (TIME_WAIT).
     sockopt::set_socket_reuseaddr(&socket, true)?;
-    // While rules are replaced a packet may meet neither the old ones nor the new ones. What comes through must not be
-    // taken for a connection, which nobody would ever serve: dropped, it is sent again and finds its way.
+    // Where others have flushed our rules a packet comes through. It must not be taken for a connection, which nobody would ever serve.
     if !relayed {
         sys::socket::drop_packets(socket.as_fd()).map_err(|err| Errno::from_io_error(&err).unwrap_or(Errno::IO))?;
     }

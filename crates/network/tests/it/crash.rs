@@ -125,6 +125,52 @@ fn privileged_containers_outlive_the_daemon() {
     });
 }
 
+/// Our chains and maps with the numbers that the kernel gave them.
+fn standing() -> String {
+    let listed = run(&["nft", "-a", "list", "table", "ip", "longshore-0123abcd"]);
+    listed.lines().filter(|line| line.contains("{ # handle")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn privileged_the_next_daemon_leaves_no_moment_without_rules() {
+    on_a_machine(|lab| {
+        let networks = lab.networks();
+        let one = networks.join(&request("one", &[publish(None, 8080, 80)])).unwrap();
+        let server = listen(&one, 80);
+        let before = standing();
+        assert!(before.contains("chain output") && before.contains("map ports"), "{before}");
+        std::mem::forget(networks);
+        // A packet may come between a chain that goes and the next one, and what the kernel decides then holds for the connection.
+        let networks = lab.networks_with(&["one"]);
+        assert_eq!(standing(), before, "they stay in the packets' way, and what is in them is replaced");
+        reach(&server, HOME, 8080).unwrap();
+        let elements = run(&["nft", "list", "map", "ip", "longshore-0123abcd", "ports"]);
+        assert_eq!(elements.matches("tcp . 8080").count(), 1, "{elements}");
+        networks.leave("one").unwrap();
+        drop(server);
+        std::mem::forget(networks);
+        let networks = lab.networks();
+        networks.join(&request("two", &[])).unwrap();
+        let elements = run(&["nft", "list", "map", "ip", "longshore-0123abcd", "ports"]);
+        assert!(!elements.contains("8080"), "{elements}");
+    });
+}
+
+#[test]
+fn privileged_chains_and_maps_of_another_version_give_way() {
+    on_a_machine(|lab| {
+        let table = "longshore-0123abcd";
+        run(&["nft", "add", "table", "ip", table]);
+        let place = "{ type filter hook prerouting priority -5; policy drop; }";
+        run(&["nft", "add", "chain", "ip", table, "forward", place]);
+        run(&["nft", "add", "map", "ip", table, "ports", "{ type inet_service : ipv4_addr; }"]);
+        let networks = lab.networks();
+        let one = networks.join(&request("one", &[publish(None, 8080, 80)])).unwrap();
+        let server = listen(&one, 80);
+        inside(lab.second.as_fd(), || reach(&server, MACHINE, 8080)).unwrap();
+    });
+}
+
 #[test]
 fn privileged_a_shared_hold_outlives_the_daemon() {
     on_a_machine(|lab| {

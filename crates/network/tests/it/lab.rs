@@ -91,13 +91,19 @@ pub(crate) fn host_behind(link: &str, here: Ipv4Addr, there: Ipv4Addr) -> File {
         run(&["ip", "link", "set", "eth0", "up"]);
         run(&["ip", "route", "add", "default", "via", &here.to_string()]);
     });
-    // The kernel tells of the carrier a moment later, which would make two looks at the links differ.
+    // The kernel sees the carrier a moment later. Until then two looks at the links differ, and what is sent is lost.
+    until_up(link);
+    inside(host.as_fd(), || until_up("eth0"));
+    host
+}
+
+/// Waits until the kernel passes on what is sent to this link.
+fn until_up(link: &str) {
     let deadline = Instant::now() + DEADLINE;
-    while run(&["ip", "-o", "link", "show", link]).contains("NO-CARRIER") {
-        assert!(Instant::now() < deadline, "no carrier on {link}");
+    while !run(&["ip", "-o", "link", "show", link]).contains(" state UP ") {
+        assert!(Instant::now() < deadline, "{link} is not up");
         std::thread::yield_now();
     }
-    host
 }
 
 pub(crate) fn request(container: &str, ports: &[PortRequest]) -> JoinRequest {

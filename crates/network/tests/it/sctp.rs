@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use network::{PortRequest, Protocol};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -82,6 +82,19 @@ fn next(socket: &OwnedFd, kind: u8) -> Option<(Ipv4Addr, Packet)> {
     }
 }
 
+/// Sends a packet to the machine until one arrives, as clients do (RFC 9260, 5.1.2): the kernel drops what comes before it has seen
+/// the carrier of a new container's link.
+fn begin_until(client: &OwnedFd, begin: Packet, server: &OwnedFd) -> (Ipv4Addr, Packet) {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        send(client, begin, MACHINE);
+        if let Some(arrived) = next(server, INIT) {
+            return arrived;
+        }
+        assert!(Instant::now() < deadline, "nothing arrives");
+    }
+}
+
 fn sctp(host_port: u16, container_port: u16) -> PortRequest {
     PortRequest { protocol: Protocol::Sctp, ..publish(None, host_port, container_port) }
 }
@@ -92,16 +105,12 @@ fn privileged_an_association_is_made_through_a_published_port_of_sctp() {
         let networks = lab.networks();
         let ports = [sctp(8080, 80), sctp(8081, 81)];
         let one = networks.join(&request("one", &ports)).unwrap();
-        let server = inside(one.namespace.as_fd(), || listener(DEADLINE));
+        let server = inside(one.namespace.as_fd(), || listener(Duration::from_secs(1)));
         let client = inside(lab.second.as_fd(), || listener(DEADLINE));
         for (port, inner) in [(8080, 80), (8081, 81)] {
             let begin = Packet { from: 5000, to: port, tag: 0, kind: INIT };
-            send(&client, begin, MACHINE);
-            assert_eq!(
-                next(&server, INIT),
-                Some((NEIGHBOUR, Packet { to: inner, ..begin })),
-                "with the client's address"
-            );
+            let arrived = begin_until(&client, begin, &server);
+            assert_eq!(arrived, (NEIGHBOUR, Packet { to: inner, ..begin }), "with the client's address");
             let answer = Packet { from: inner, to: 5000, tag: TAG, kind: INIT_ACK };
             send(&server, answer, NEIGHBOUR);
             assert_eq!(next(&client, INIT_ACK), Some((MACHINE, Packet { from: port, ..answer })));
@@ -126,13 +135,11 @@ fn privileged_ports_of_sctp_go_with_their_container_and_others_stay_shut() {
         let two = networks.join(&request("two", &[publish(None, 8080, 80)])).unwrap();
         let refused = networks.join(&request("three", &[sctp(8080, 80)])).map(drop).unwrap_err();
         assert!(errdefs::chain(&refused).contains("port is already allocated"), "{refused:?}");
-        send(&client, begin(8080), MACHINE);
-        assert!(next(&server, INIT).is_some());
+        begin_until(&client, begin(8080), &server);
         networks.leave("one").unwrap();
         let three = networks.join(&request("three", &[sctp(8080, 80)])).unwrap();
-        let next_one = inside(three.namespace.as_fd(), || listener(DEADLINE));
-        send(&client, Packet { from: 5001, ..begin(8080) }, MACHINE);
-        assert!(next(&next_one, INIT).is_some(), "the port is the next container's");
+        let next_one = inside(three.namespace.as_fd(), || listener(Duration::from_secs(1)));
+        begin_until(&client, Packet { from: 5001, ..begin(8080) }, &next_one);
         drop(two);
     });
 }

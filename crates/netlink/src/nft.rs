@@ -45,7 +45,14 @@ const POLICY_DROP: u32 = 0;
 const POLICY_ACCEPT: u32 = 1;
 const LIST_ELEMENT: u16 = 1;
 const DATA_VALUE: u16 = 1;
+/// NFT_SET_* of linux/netfilter/nf_tables.h.
+const SET_INTERVAL: u32 = 4;
 const SET_MAP: u32 = 8;
+const SET_CONCAT: u32 = 0x80;
+/// NFTA_SET_ELEM_*.
+const ELEMENT_KEY: u16 = 1;
+const ELEMENT_VALUE: u16 = 2;
+const ELEMENT_KEY_END: u16 = 10;
 /// struct nfgenmsg of the family `bridge` (NFPROTO_BRIDGE).
 const BRIDGE: [u8; 4] = [7, 0, 0, 0];
 /// How many elements go into one message: their attribute's length has 16 bits.
@@ -105,6 +112,8 @@ pub struct Map<'a> {
     pub key: &'a [Field],
     /// The types of the value's parts.
     pub value: &'a [Field],
+    /// Whether its elements are ranges of keys, of which no two overlap (kernel 5.6).
+    pub ranges: bool,
 }
 
 /// A type of nf_tables data, by nft(8)'s names and numbers.
@@ -142,10 +151,28 @@ impl Field {
 /// One element of a map. Every part of key and value is padded to four bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Element {
-    /// The key's bytes.
+    /// The key's bytes, or those of the first key of a range.
     pub key: Vec<u8>,
+    /// The last key of a range.
+    pub last: Option<Vec<u8>>,
     /// The value's bytes.
     pub value: Vec<u8>,
+}
+
+impl Element {
+    /// One of a key alone.
+    pub fn new(key: Vec<u8>, value: Vec<u8>) -> Element {
+        Element { key, last: None, value }
+    }
+
+    fn encode(&self, entry: Message) -> Message {
+        let data = |entry: Message, kind: u16, bytes: &[u8]| entry.nest(kind, |data| data.attribute(DATA_VALUE, bytes));
+        let entry = data(data(entry, ELEMENT_KEY, &self.key), ELEMENT_VALUE, &self.value);
+        match &self.last {
+            Some(last) => data(entry, ELEMENT_KEY_END, last),
+            None => entry,
+        }
+    }
 }
 
 /// Changes to one table, applied together.
@@ -254,16 +281,20 @@ impl<'a> Transaction<'a> {
         let concatenation = |fields: &[Field]| fields.iter().fold(0, |all, field| all << 6 | *field as u32);
         let length = |fields: &[Field]| fields.iter().map(|field| field.length()).sum();
         let id = self.requests.len() as u32;
-        let message = Message::new(NEW_SET, CREATE)
+        let flags = if map.ranges { SET_MAP | SET_INTERVAL | SET_CONCAT } else { SET_MAP };
+        let mut message = Message::new(NEW_SET, CREATE)
             .fixed(&self.header)
             .text(1, self.table)
             .text(2, map.name)
-            .be32(3, SET_MAP)
+            .be32(3, flags)
             .be32(4, concatenation(map.key))
             .be32(5, length(map.key))
             .be32(6, concatenation(map.value))
-            .be32(7, length(map.value))
-            .be32(10, id);
+            .be32(7, length(map.value));
+        if map.ranges {
+            message = set::lengths(message, map.key);
+        }
+        let message = message.be32(10, id);
         self.push(format!("create nft map {}", map.name), message);
     }
 
@@ -292,13 +323,7 @@ impl<'a> Transaction<'a> {
         for part in elements.chunks(ELEMENTS_IN_MESSAGE) {
             let message =
                 Message::new(kind, flags).fixed(&self.header).text(1, self.table).text(2, map).nest(3, |list| {
-                    part.iter().fold(list, |list, element| {
-                        list.nest(LIST_ELEMENT, |entry| {
-                            entry
-                                .nest(1, |key| key.attribute(DATA_VALUE, &element.key))
-                                .nest(2, |value| value.attribute(DATA_VALUE, &element.value))
-                        })
-                    })
+                    part.iter().fold(list, |list, element| list.nest(LIST_ELEMENT, |entry| element.encode(entry)))
                 });
             self.push(format!("{verb} elements of nft map {map}"), message);
         }
@@ -340,7 +365,7 @@ pub fn elements(socket: &mut Socket, family: Family, table: &str, map: &str) -> 
         let list = answer.body.get(4..).and_then(|body| attribute(body, 3)).unwrap_or_default();
         let element = |entry| {
             let part = |kind| attribute(attribute(entry, kind)?, DATA_VALUE).map(<[u8]>::to_vec);
-            Some(Element { key: part(1)?, value: part(2)? })
+            Some(Element { key: part(ELEMENT_KEY)?, last: part(ELEMENT_KEY_END), value: part(ELEMENT_VALUE)? })
         };
         attributes(list).filter_map(|(_, entry)| element(entry)).collect::<Vec<_>>()
     })

@@ -12,6 +12,7 @@
 //!   masquerade   postrouting: containers leave with the host's address, and so does what returns to its bridge
 //!   unmark       postrouting, likewise: the mark goes again
 //!   maps: addresses (protocol . address . port), ports (protocol . port) -> container's address . port
+//!         address-ranges, port-ranges: the same of ranges -> container's address; the port stays
 //!         links (who links . whom . protocol . port) -> itself: what passes between neighbours who are else strangers
 //!         opened (protocol . container's address . port) -> itself: what passes to networks of the mode `routed`
 //! ```
@@ -41,9 +42,13 @@ use crate::subnet::{Subnet, is_of_link};
 use crate::user::UserNetwork;
 
 mod egress;
+mod elements;
 
 const BY_ADDRESS: &str = "addresses";
 const BY_PORT: &str = "ports";
+/// Of ports one after the other that keep their numbers.
+const RANGES_BY_ADDRESS: &str = "address-ranges";
+const RANGES_BY_PORT: &str = "port-ranges";
 /// A map only because rules find things in maps.
 const OPENED: &str = "opened";
 /// Likewise.
@@ -243,7 +248,7 @@ impl Firewall {
                     rules.write(&mut change, *family, marks);
                 }
             }
-            add(&mut change, redirections, &trusting);
+            elements::change(&mut change, (&[], redirections), &trusting);
             change.on(Family::Ipv4);
             change.add_elements(LINKS, &rules.links.iter().map(LinkedPort::element).collect::<Vec<_>>());
             change
@@ -311,9 +316,10 @@ impl Firewall {
         }
     }
 
-    pub(crate) fn publish(&mut self, redirections: &[Redirection]) -> Result<(), NetlinkError> {
+    /// What a container's ports led to `before` goes, and what they lead to `now` comes.
+    pub(crate) fn publish(&mut self, before: &[Redirection], now: &[Redirection]) -> Result<(), NetlinkError> {
         let mut change = Transaction::new(&self.table);
-        add(&mut change, redirections, &self.trusting);
+        elements::change(&mut change, (before, now), &self.trusting);
         change.commit(&mut self.socket)
     }
 
@@ -330,19 +336,6 @@ impl Firewall {
         change.commit(&mut self.socket)?;
         self.links = wanted;
         Ok(())
-    }
-
-    /// Takes redirections away; what others of the same containers have opened as well stays.
-    pub(crate) fn withdraw(&mut self, redirections: &[Redirection], rest: &[Redirection]) -> Result<(), NetlinkError> {
-        let mut change = Transaction::new(&self.table);
-        for (family, map, elements) in elements(redirections, &self.trusting) {
-            change.on(family);
-            change.delete_elements(map, &elements);
-        }
-        if !self.trusting.is_empty() {
-            add(&mut change, rest, &self.trusting);
-        }
-        change.commit(&mut self.socket)
     }
 
     /// Forgets the UDP connections that the kernel would go on treating as before these ports came or went.
@@ -391,9 +384,12 @@ impl Rules {
             Family::Ipv6 => Field::Ipv6Address,
         };
         let value = &[address, Field::Port];
-        map(change, BY_ADDRESS, &[Field::Protocol, address, Field::Port], value);
-        map(change, BY_PORT, &[Field::Protocol, Field::Port], value);
-        map(change, OPENED, &[Field::Protocol, address, Field::Port], value);
+        let (by_address, by_port) = (&[Field::Protocol, address, Field::Port], &[Field::Protocol, Field::Port]);
+        map(change, BY_ADDRESS, by_address, value);
+        map(change, BY_PORT, by_port, value);
+        map_of_ranges(change, RANGES_BY_ADDRESS, by_address, &[address]);
+        map_of_ranges(change, RANGES_BY_PORT, by_port, &[address]);
+        map(change, OPENED, by_address, value);
         if family == Family::Ipv4 {
             map(change, LINKS, &[address, address, Field::Protocol, Field::Port], value);
         }
@@ -466,7 +462,13 @@ fn without(change: &mut Transaction<'_>, (name, hook, priority): (&str, Hook, i3
 
 /// An empty map, whether it is there or not.
 fn map(change: &mut Transaction<'_>, name: &str, key: &[Field], value: &[Field]) {
-    change.create_map(&Map { name, key, value });
+    change.create_map(&Map { name, key, value, ranges: false });
+    change.empty_map(name);
+}
+
+/// An empty map of ranges, whether it is there or not.
+fn map_of_ranges(change: &mut Transaction<'_>, name: &str, key: &[Field], value: &[Field]) {
+    change.create_map(&Map { name, key, value, ranges: true });
     change.empty_map(name);
 }
 
@@ -595,17 +597,29 @@ fn accept(marks: bool) -> Vec<Expression> {
     mark.into_iter().flatten().chain(ACCEPT).collect()
 }
 
+/// How a packet to a published port is found, and what becomes of it.
+fn ways(family: Family) -> [(Vec<Expression>, [Expression; 1]); 4] {
+    let to_port = || [Expression::Redirect { family }];
+    let to_address = || [Expression::RedirectAddress { family }];
+    [
+        (rule::find_by_address(BY_ADDRESS, family).to_vec(), to_port()),
+        (rule::find_by_address(RANGES_BY_ADDRESS, family).to_vec(), to_address()),
+        (rule::find_by_port(BY_PORT).to_vec(), to_port()),
+        (rule::find_by_port(RANGES_BY_PORT).to_vec(), to_address()),
+    ]
+}
+
 fn write_redirections(change: &mut Transaction<'_>, family: Family, refuses_loopback: bool) {
     let local = rule::to_this_machine();
-    let (by_address, redirect) = (rule::find_by_address(BY_ADDRESS, family), [Expression::Redirect { family }]);
     for (name, hook) in [("redirect", Hook::Prerouting), ("output", Hook::Output)] {
         chain(change, name, ChainKind::Nat, hook, PRIORITY_REDIRECT);
         if hook == Hook::Prerouting && family == Family::Ipv4 {
             // From a link nobody may reach what is published on 127.0.0.1, nor the socket that holds the port. The kernel
             // drops these too, where route_localnet is off. This machine's own packets have been through `output`.
             let loopback = rule::destination_in(LOOPBACK.0, LOOPBACK.1, true);
-            append(change, name, &[&loopback, &by_address, &DROP]);
-            append(change, name, &[&loopback, &rule::find_by_port(BY_PORT), &DROP]);
+            for (found, _) in ways(family) {
+                append(change, name, &[&loopback, &found, &DROP]);
+            }
             append(change, name, &[&loopback, &ACCEPT]);
         }
         if hook == Hook::Output && family == Family::Ipv6 {
@@ -614,13 +628,16 @@ fn write_redirections(change: &mut Transaction<'_>, family: Family, refuses_loop
             if refuses_loopback {
                 let (refuse, hook, priority) = REFUSE;
                 chain(change, refuse, ChainKind::Filter, hook, priority);
-                append(change, refuse, &[&loopback, &rule::is_tcp(), &rule::find_by_port(BY_PORT), &RESET]);
+                for ports in [BY_PORT, RANGES_BY_PORT] {
+                    append(change, refuse, &[&loopback, &rule::is_tcp(), &rule::find_by_port(ports), &RESET]);
+                }
             } else {
                 without(change, REFUSE);
             }
         }
-        append(change, name, &[&local, &by_address, &redirect]);
-        append(change, name, &[&local, &rule::find_by_port(BY_PORT), &redirect]);
+        for (found, redirect) in ways(family) {
+            append(change, name, &[&local, &found, &redirect]);
+        }
     }
 }
 
@@ -628,57 +645,11 @@ fn append(change: &mut Transaction<'_>, chain: &str, parts: &[&[Expression]]) {
     change.append_rule(chain, &parts.concat());
 }
 
-fn add(change: &mut Transaction<'_>, redirections: &[Redirection], trusting: &[Subnet]) {
-    for (family, map, elements) in elements(redirections, trusting) {
-        change.on(family);
-        change.add_elements(map, &elements);
-    }
-}
-
-/// The elements for each map.
-fn elements(redirections: &[Redirection], trusting: &[Subnet]) -> Vec<(Family, &'static str, Vec<Element>)> {
-    let mut maps = Vec::with_capacity(6);
-    for family in FAMILIES {
-        let of_family = redirections.iter().copied().filter(|(_, to)| to.is_ipv4() == (family == Family::Ipv4));
-        let (opened, led): (Vec<Redirection>, Vec<Redirection>) = of_family.partition(|(one, _)| one.is_opened());
-        let trusted = |(_, to): &&Redirection| trusting.iter().any(|network| network.contains(*to));
-        let also = led.iter().filter(trusted).map(opening).collect::<Vec<_>>();
-        let (any, one): (Vec<_>, Vec<_>) = led.into_iter().partition(|(one, _)| one.host_address.is_unspecified());
-        let encode = |list: Vec<Redirection>| list.iter().map(element).collect();
-        // Published at several ports of the host, a port is opened once.
-        let opened: HashSet<Redirection> = opened.iter().map(opening).chain(also).collect();
-        maps.extend([(family, BY_ADDRESS, encode(one)), (family, BY_PORT, encode(any))]);
-        maps.push((family, OPENED, opened.iter().map(element).collect()));
-    }
-    maps
-}
-
 impl LinkedPort {
     fn element(&self) -> Element {
         let port = [self.port.to_be_bytes(), [0; 2]].concat();
         let to = self.to.octets();
         let protocol = [self.protocol.number(), 0, 0, 0];
-        Element { key: [&self.from.octets()[..], &to, &protocol, &port].concat(), value: [&to[..], &port].concat() }
+        Element::new([&self.from.octets()[..], &to, &protocol, &port].concat(), [&to[..], &port].concat())
     }
-}
-
-/// A port that is opened as if it were published on the container's own address.
-fn opening((published, container): &Redirection) -> Redirection {
-    (Published { host_address: *container, host_port: published.container_port, ..*published }, *container)
-}
-
-fn element((published, container): &Redirection) -> Element {
-    let port = |number: u16| [number.to_be_bytes(), [0; 2]].concat();
-    let octets = |address: IpAddr| match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    };
-    let mut key = vec![published.protocol.number(), 0, 0, 0];
-    if !published.host_address.is_unspecified() {
-        key.extend(octets(published.host_address));
-    }
-    key.extend(port(published.host_port));
-    let mut value = octets(*container);
-    value.extend(port(published.container_port));
-    Element { key, value }
 }

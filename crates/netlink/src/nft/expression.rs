@@ -127,6 +127,11 @@ pub enum Expression {
         /// Which addresses.
         family: Family,
     },
+    /// Redirects to the address in the first registers; the port stays.
+    RedirectAddress {
+        /// Which addresses.
+        family: Family,
+    },
     /// Sends with the address of the interface that the packet leaves through.
     Masquerade,
     /// Drops a packet of TCP and tells its sender that nobody listens.
@@ -499,6 +504,9 @@ impl Expression {
                 let port = REGISTER + address_length(*family) / 4;
                 data.be32(1, 1).be32(2, family.header()[0].into()).be32(3, REGISTER).be32(5, port)
             }),
+            Expression::RedirectAddress { family } => {
+                named("nat", &|data| data.be32(1, 1).be32(2, family.header()[0].into()).be32(3, REGISTER))
+            }
             Expression::Masquerade => named("masq", &|data| data),
             // NFT_REJECT_TCP_RST; the code is that of ICMP, which this is not.
             Expression::Reset => named("reject", &|data| data.be32(1, 1).attribute(2, &[0])),

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::expression::REGISTER;
 use super::{
-    DATA_VALUE, DELETE_ELEMENT, ELEMENTS_IN_MESSAGE, Field, GET_ELEMENT, LIST_ELEMENT, NEW_ELEMENT, NEW_SET,
-    Transaction,
+    DATA_VALUE, DELETE_ELEMENT, ELEMENT_KEY, ELEMENT_KEY_END, ELEMENTS_IN_MESSAGE, Field, GET_ELEMENT, LIST_ELEMENT,
+    NEW_ELEMENT, NEW_SET, SET_CONCAT, SET_INTERVAL, Transaction,
 };
 use crate::error::NetlinkError;
 use crate::message::{CREATE, DUMP, Message, attribute, attributes};
@@ -13,15 +13,11 @@ use crate::nft::Family;
 use crate::socket::{Request, Socket};
 
 /// NFT_SET_* of linux/netfilter/nf_tables.h.
-const SET_INTERVAL: u32 = 4;
 const SET_TIMEOUT: u32 = 0x10;
 const SET_EVAL: u32 = 0x20;
-const SET_CONCAT: u32 = 0x80;
 
-const ELEMENT_KEY: u16 = 1;
 const ELEMENT_TIMEOUT: u16 = 4;
 const ELEMENT_EXPIRATION: u16 = 5;
-const ELEMENT_KEY_END: u16 = 10;
 
 /// A set to create.
 #[derive(Clone, Copy, Debug)]
@@ -129,10 +125,9 @@ impl Transaction<'_> {
             .be32(3, flags)
             .be32(4, type_of(set.key))
             .be32(5, length);
-        // NFTA_SET_DESC: the lengths of the parts of a key (2), or how many there may be (1).
-        let part = |list: Message, field: &Field| list.nest(LIST_ELEMENT, |one| one.be32(1, field.bytes()));
         message = match set.kind {
-            SetKind::Ranges => message.nest(9, |desc| desc.nest(2, |parts| set.key.iter().fold(parts, part))),
+            SetKind::Ranges => lengths(message, set.key),
+            // NFTA_SET_DESC: how many there may be (1).
             SetKind::Dynamic { size, .. } => message.nest(9, |desc| desc.be32(1, size)),
             SetKind::Keys | SetKind::Expiring => message,
         };
@@ -180,6 +175,12 @@ impl SetElement {
             None => entry,
         }
     }
+}
+
+/// Says how long the parts of a key are, without which there are no ranges of them: NFTA_SET_DESC, NFTA_SET_DESC_CONCAT.
+pub(super) fn lengths(set: Message, key: &[Field]) -> Message {
+    let part = |list: Message, field: &Field| list.nest(LIST_ELEMENT, |one| one.be32(1, field.bytes()));
+    set.nest(9, |desc| desc.nest(2, |parts| key.iter().fold(parts, part)))
 }
 
 /// The keys of a set, each with what is left of its time.

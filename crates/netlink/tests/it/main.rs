@@ -143,7 +143,7 @@ fn element(port: u16, address: [u8; 4]) -> Element {
     key.extend([0, 0]);
     let mut value = address.to_vec();
     value.extend([0, 80, 0, 0]);
-    Element { key, value }
+    Element::new(key, value)
 }
 
 fn table(socket: &mut Socket) {
@@ -153,11 +153,13 @@ fn table(socket: &mut Socket) {
         name: "ports",
         key: &[Field::Protocol, Field::Port],
         value: &[Field::Ipv4Address, Field::Port],
+        ranges: false,
     });
     change.create_map(&Map {
         name: "addresses",
         key: &[Field::Protocol, Field::Ipv4Address, Field::Port],
         value: &[Field::Ipv4Address, Field::Port],
+        ranges: false,
     });
     change.create_chain("prerouting", ChainKind::Nat, Hook::Prerouting, -101);
     change.create_chain("forward", ChainKind::Filter, Hook::Forward, 0);
@@ -310,6 +312,38 @@ fn privileged_addresses_and_routes_of_ipv6_are_there_at_once() {
 }
 
 #[test]
+fn privileged_a_map_of_ranges_is_split_in_one_transaction() {
+    in_scratch_namespace(|| {
+        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        table(&mut socket);
+        let mut change = Transaction::new("longshore-test");
+        let (key, value) = (&[Field::Protocol, Field::Port][..], &[Field::Ipv4Address][..]);
+        change.create_map(&Map { name: "ranges", key, value, ranges: true });
+        let redirect = [Expression::RedirectAddress { family: Family::Ipv4 }];
+        change.append_rule("prerouting", &[&rule::find_by_port("ranges")[..], &redirect].concat());
+        let key = |port: u16| [&[6, 0, 0, 0], &port.to_be_bytes()[..], &[0; 2]].concat();
+        let range = |first, last| Element { last: Some(key(last)), ..Element::new(key(first), vec![172, 17, 0, 2]) };
+        let whole = range(20_000, 20_999);
+        change.add_elements("ranges", std::slice::from_ref(&whole));
+        change.commit(&mut socket).unwrap();
+        assert_eq!(nft::elements(&mut socket, Family::Ipv4, "longshore-test", "ranges").unwrap(), [whole.clone()]);
+        let mut change = Transaction::new("longshore-test");
+        change.delete_elements("ranges", &[whole]);
+        change.add_elements("ranges", &[range(20_000, 20_004), range(20_006, 20_999)]);
+        change.commit(&mut socket).unwrap();
+        let shown = output("nft", &["list", "table", "ip", "longshore-test"]);
+        for line in [
+            "type inet_proto . inet_service : ipv4_addr",
+            "tcp . 20000-20004 : 172.17.0.2",
+            "tcp . 20006-20999 : 172.17.0.2",
+            "dnat to meta l4proto . th dport map @ranges",
+        ] {
+            assert!(shown.contains(line), "{line}\n{shown}");
+        }
+    });
+}
+
+#[test]
 fn privileged_a_table_of_ipv6_changes_with_that_of_ipv4() {
     in_scratch_namespace(|| {
         let mut socket = Socket::open(Protocol::Netfilter).unwrap();
@@ -320,8 +354,8 @@ fn privileged_a_table_of_ipv6_changes_with_that_of_ipv4() {
         change.create_table();
         let value = &[Field::Ipv6Address, Field::Port];
         let key = &[Field::Protocol, Field::Ipv6Address, Field::Port];
-        change.create_map(&Map { name: "addresses", key, value });
-        change.create_map(&Map { name: "ports", key: &[Field::Protocol, Field::Port], value });
+        change.create_map(&Map { name: "addresses", key, value, ranges: false });
+        change.create_map(&Map { name: "ports", key: &[Field::Protocol, Field::Port], value, ranges: false });
         change.create_chain("prerouting", ChainKind::Nat, Hook::Prerouting, -101);
         change.create_chain("postrouting", ChainKind::Nat, Hook::Postrouting, 99);
         let redirect = [Expression::Redirect { family: Family::Ipv6 }];
@@ -337,7 +371,7 @@ fn privileged_a_table_of_ipv6_changes_with_that_of_ipv4() {
         change.create_chain("output", ChainKind::Filter, Hook::Output, 0);
         change
             .append_rule("output", &[&rule::is_tcp()[..], &rule::find_by_port("ports"), &[Expression::Reset]].concat());
-        let mut one = Element { key: vec![6, 0, 0, 0, 0x1f, 0x90, 0, 0], value: vec![] };
+        let mut one = Element::new(vec![6, 0, 0, 0, 0x1f, 0x90, 0, 0], vec![]);
         one.value.extend(LAN.octets());
         one.value.extend([0, 80, 0, 0]);
         change.add_elements("ports", std::slice::from_ref(&one));

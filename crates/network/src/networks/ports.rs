@@ -216,8 +216,9 @@ fn redirect(networks: &Networks, wired: &Wired, entry: &Entry, fresh: &[Publishe
         return Ok(());
     }
     let mut firewall = lock(&networks.firewall);
-    let before = networks.state().set_published(&entry.record.container, entry.redirections());
-    let written = firewall.publish(&redirections).or_else(|err| {
+    let now = entry.redirections();
+    let before = networks.state().set_published(&entry.record.container, now.clone());
+    let written = firewall.publish(&before, &now).or_else(|err| {
         // Somebody flushed the packet filter; all of it is due again.
         tracing::warn!(%err, "the packet filter is not what it was and is written anew");
         let all = networks.state().redirections();
@@ -252,7 +253,7 @@ pub(super) fn withdraw_some(
         return Ok(());
     }
     networks.state().set_published(container, rest.clone());
-    let withdrawn = match firewall.withdraw(&redirections, &rest) {
+    let withdrawn = match firewall.publish(&before, &rest) {
         // Somebody flushed the packet filter. If this process has the network, what is due is written anew.
         Err(err) if err.errno() == Some(Errno::NOENT) => wired.map_or(Ok(()), |wired| {
             let all = networks.state().redirections();

@@ -11,6 +11,7 @@ mod ipv6;
 mod lab;
 mod links;
 mod parents;
+mod ranges;
 mod reach;
 mod relayed;
 mod sctp;

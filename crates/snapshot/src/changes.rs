@@ -53,6 +53,8 @@ pub struct Changes {
     pub paths: BTreeMap<Vec<u8>, ChangeKind>,
     /// Paths of the container's own directory that are nothing but stubs, and all that is in them.
     pub hidden: BTreeSet<Vec<u8>>,
+    /// Sockets of the container's own directory: changes, but no archive has them.
+    pub sockets: BTreeSet<Vec<u8>>,
 }
 
 /// A directory of the container, and the same one of the layers below, nearest first.
@@ -212,6 +214,9 @@ impl Comparing<'_> {
                 return Ok(false);
             }
             self.count(stat);
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Socket {
+                self.changes.sockets.insert(path.clone());
+            }
             let kind = if below.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
             self.note(&level.path, path, kind);
             return Ok(true);

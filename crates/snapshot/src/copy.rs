@@ -361,7 +361,7 @@ fn own_and_date(at: &OwnedFd, name: &CStr, stat: &Stat) -> Result<()> {
     rustix::fs::utimensat(at, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)
 }
 
-fn times(stat: &Stat) -> Timestamps {
+pub(crate) fn times(stat: &Stat) -> Timestamps {
     let time = |tv_sec, nanos: u64| Timespec { tv_sec, tv_nsec: nanos as i64 };
     Timestamps {
         last_access: time(stat.st_atime, stat.st_atime_nsec),

@@ -47,6 +47,7 @@ mod overlay;
 mod part;
 mod remove;
 mod store;
+mod taking;
 #[cfg(test)]
 mod testsuite;
 

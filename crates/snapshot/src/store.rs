@@ -18,6 +18,7 @@ use crate::driver::{Driver, OwnFiles, Snapshotter, Unusable};
 use crate::flat::Flat;
 use crate::fuse::Fuse;
 use crate::overlay::Overlay;
+use crate::taking;
 
 /// The mode of a container's root if no layer says otherwise.
 pub(crate) const ROOT_MODE: u32 = 0o755;
@@ -398,14 +399,16 @@ pub(crate) fn open_with(
 }
 
 impl OwnFiles {
-    /// Takes them away from their container, to be a layer as they are: nobody may write to them any more. `None` where the driver
-    /// keeps them in another form than layers. Dropped, what was taken is gone.
-    pub fn take(&self, snapshots: &Snapshots) -> Result<Option<Stage>, SnapshotError> {
+    /// Takes them away from their container, to be a layer as they are, without what no layer has: stubs and sockets. Nobody may write
+    /// to them any more. `None` where the driver keeps them in another form than layers. Dropped, what was taken is gone.
+    pub fn take(&self, snapshots: &Snapshots, changes: &Changes) -> Result<Option<Stage>, SnapshotError> {
         if snapshots.driver != Driver::Overlay2 {
             return Ok(None);
         }
         let stage = snapshots.place.stage();
         fs::rename(&self.path, &stage.path).map_err(SnapshotError::io("take", &self.path))?;
+        let cleared = taking::clear(&stage.path, changes);
+        cleared.map_err(SnapshotError::io("take stubs and sockets out of", &self.path))?;
         Ok(Some(stage))
     }
 }

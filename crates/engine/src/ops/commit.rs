@@ -307,8 +307,8 @@ fn build_of(
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     // There as long as it is packed.
     let own = engine.images.snapshots().own_files(key, changes).map_err(CommitError::Compare)?;
-    let taken = match is_given && changes.hidden.is_empty() {
-        true => own.take(engine.images.snapshots()).map_err(CommitError::Compare)?,
+    let taken = match is_given {
+        true => own.take(engine.images.snapshots(), changes).map_err(CommitError::Compare)?,
         false => None,
     };
     let upper = openat(CWD, taken.as_ref().map_or(own.path(), Stage::path), flags, Mode::empty());
@@ -333,7 +333,7 @@ pub(super) struct StepFiles<'a> {
     pub(super) key: &'a SnapshotKey,
     /// What is none of it.
     pub(super) stubs: Stubs<'a>,
-    /// Whether nobody writes or reads there any more, and no command did: the files may become the layer as they are.
+    /// Whether nobody writes or reads there any more, nor will: the files may become the layer as they are.
     pub(super) are_given: bool,
 }
 

@@ -246,3 +246,41 @@ fn only_the_containers_own_empty_directories_are_limited_and_a_refusal_leaves_no
     assert!(matches!(refused, SnapshotError::Io { what: "limit", .. }), "{refused:?}");
     assert_eq!(overlay.containers().unwrap(), [key("a")]);
 }
+
+#[test]
+fn what_is_taken_is_a_layer_without_stubs_and_sockets() {
+    let (_dir, overlay) = store();
+    let chain = chain(1);
+    commit_all(&overlay, &chain);
+    overlay.prepare(&key("c1"), &chain).unwrap();
+    let upper = overlay.upper(&key("c1"));
+    fs::create_dir_all(upper.join("etc/deep")).unwrap();
+    fs::create_dir_all(upper.join("mounted/at")).unwrap();
+    for file in ["etc/hosts", "etc/own", "etc/deep/own"] {
+        fs::write(upper.join(file), "").unwrap();
+    }
+    fs::write(upper.join("etc/own"), "text").unwrap();
+    let _listens = std::os::unix::net::UnixListener::bind(upper.join("etc/deep/socket")).unwrap();
+    for directory in ["etc/deep", "etc"] {
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+        fs::File::open(upper.join(directory)).unwrap().set_modified(time).unwrap();
+    }
+    let stubs = Stubs { files: &["etc/hosts"], directories: &["mounted", "mounted/at"], ..Stubs::default() };
+    let changes = overlay.changes(&key("c1"), stubs).unwrap();
+    assert_eq!(Vec::from_iter(&changes.sockets), [b"etc/deep/socket"]);
+    assert!(changes.paths.contains_key(&b"etc/deep/socket"[..]), "a change all the same");
+    let own = overlay.own_files(&key("c1"), &changes).unwrap();
+    let taken = own.take(&overlay, &changes).unwrap().unwrap();
+    let mut left: Vec<_> = fs::read_dir(taken.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["etc"]);
+    for (path, is_there) in
+        [("etc/own", true), ("etc/deep/own", true), ("etc/hosts", false), ("etc/deep/socket", false)]
+    {
+        assert_eq!(taken.path().join(path).exists(), is_there, "{path}");
+    }
+    for directory in ["etc/deep", "etc"] {
+        assert_eq!(fs::metadata(taken.path().join(directory)).unwrap().mtime(), 1_000_000_000, "{directory}");
+    }
+    assert!(!upper.exists());
+}

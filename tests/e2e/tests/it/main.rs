@@ -26,6 +26,7 @@ mod build_errors;
 mod build_flags;
 mod build_git;
 mod build_git_access;
+mod build_layers;
 mod build_mounts;
 mod build_outputs;
 mod build_prune;

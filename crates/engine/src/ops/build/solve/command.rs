@@ -83,16 +83,16 @@ impl StageSolver {
             running.remove(&self.lines).await;
             return Err(BuildError::Leak { id: leak.id, path: leak.path });
         }
-        let container = snapshot_key(running.id());
+        let (container, is_removed) = (snapshot_key(running.id()), common.options.remove || force);
         let commit = move |commit: Committing, _: &Abandoned| {
             let image = made.with_all(|stubs| {
-                // A command may have left what is no part of a layer: sockets.
-                commit.image(Some(StepFiles { key: &container, stubs, are_given: false }))
+                // All its processes have ended. A container that stays keeps what is its.
+                commit.image(Some(StepFiles { key: &container, stubs, are_given: is_removed }))
             });
             Ok(image?)
         };
         self.record_of(step, leading, commit).await?;
-        match common.options.remove || force {
+        match is_removed {
             true => running.remove(&self.lines).await,
             false => running.keep(),
         }

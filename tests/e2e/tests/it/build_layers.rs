@@ -1,0 +1,86 @@
+//! What commands write becomes their layer.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use testkit::Daemon;
+
+use crate::build::context;
+use crate::build_mounts::{Way, each_way};
+
+/// The layers' directories that have this file.
+fn layers_with(daemon: &Daemon, file: &str) -> Vec<PathBuf> {
+    let layers = fs::read_dir(daemon.scratch().data_root().join("snapshots/l")).unwrap();
+    layers.map(|layer| layer.unwrap().path()).filter(|layer| layer.join(file).exists()).collect()
+}
+
+/// Who has what since when, without what a container's start makes.
+fn tree(way: &Way<'_>, image: &str) -> String {
+    // The start of the container itself changes what these directories are in.
+    let others = ["/proc", "/sys", "/dev", "/etc", "/.dockerenv"].map(|path| format!("! -path '{path}*'")).join(" ");
+    let list = format!("find / -mindepth 1 -xdev {others} -exec stat -c '%n %A %u:%g %s %Y %h' {{}} ;");
+    way.at().run(&format!("{image} {list}"))
+}
+
+#[test]
+fn privileged_what_a_command_writes_is_its_layer_and_no_copy_of_it() {
+    each_way(|way| {
+        let daemon = way.at().daemon;
+        if daemon.is_foreign() {
+            // Its layers are its own.
+            return;
+        }
+        let image = way.name("as-it-is");
+        let file = way.cli.map_or("of-buildx".to_owned(), |cli| format!("of-{cli:?}"));
+        let command = format!(
+            "RUN mkdir -p /d/deep && echo hi > /d/{file} && ln /d/{file} /d/again && mkfifo /d/fifo \
+             && stat -c %i /d/{file} > /d/number && chmod 700 / && touch -d @1000000000 /d /etc\n\
+             RUN rm -r /d/deep && mkdir -m 750 /d/deep && touch /d/deep/new && touch -d @1000000000 /d/deep /d\n"
+        );
+        let directory = context(&[("Dockerfile", &format!("FROM busybox\n{command}"))]);
+        way.build(&format!("--no-cache -t {image}"), &directory);
+        let [layer] = &layers_with(daemon, &format!("d/{file}"))[..] else { panic!("one layer has the file") };
+        let number = fs::read_to_string(layer.join("d/number")).unwrap();
+        let own = fs::symlink_metadata(layer.join("d").join(&file)).unwrap();
+        assert_eq!(own.ino().to_string(), number.trim(), "the file that the command has written");
+        // What containers are given at their start is nobody's layer.
+        for stub in [".dockerenv", "etc/hosts", "etc/hostname", "etc/resolv.conf", "proc", "sys", "dev"] {
+            assert!(fs::symlink_metadata(layer.join(stub)).is_err(), "{stub}");
+        }
+        for directory in ["d", "etc"] {
+            let time = fs::symlink_metadata(layer.join(directory)).unwrap().mtime();
+            assert_eq!(time, 1_000_000_000, "{directory}");
+        }
+        // The directory says the same as the archive that others get.
+        let before = tree(way, &image);
+        assert!(before.contains("/d/deep/new") && before.contains("/d/fifo p"), "{before}");
+        let archive = directory.path().join("image.tar");
+        way.at().ok(&format!("save -o {} {image}", archive.display()));
+        way.at().ok(&format!("rmi {image}"));
+        way.at().ok("builder prune -af");
+        assert_eq!(layers_with(daemon, &format!("d/{file}")), Vec::<PathBuf>::new());
+        way.at().ok(&format!("load -i {}", archive.display()));
+        assert_eq!(tree(way, &image), before);
+        way.at().ok(&format!("rmi {image}"));
+    });
+}
+
+/// A container that stays is still what the command has left.
+#[test]
+fn privileged_a_container_that_is_kept_keeps_its_files() {
+    each_way(|way| {
+        // BuildKit's clients keep none.
+        if way.cli.is_none() || way.at().daemon.is_foreign() {
+            return;
+        }
+        let image = way.name("kept");
+        let directory = context(&[("Dockerfile", "FROM busybox\nRUN echo mine > /mine\n")]);
+        way.build(&format!("--no-cache --rm=false -t {image}"), &directory);
+        let container = way.at().ok("ps -lq");
+        assert!(way.at().ok(&format!("diff {container}")).contains("A /mine"));
+        assert_eq!(way.at().run(&format!("{image} cat /mine")), "mine");
+        way.at().ok(&format!("rm {container}"));
+        way.at().ok(&format!("rmi {image}"));
+    });
+}

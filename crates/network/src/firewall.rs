@@ -338,6 +338,32 @@ impl Firewall {
         Ok(())
     }
 
+    /// Forgets the TCP connections to these ports that began while others had taken our rules away: the kernel goes on leading them to
+    /// this machine itself, where nobody answers, as often as they are tried again.
+    pub(crate) fn forget_stranded(
+        &mut self,
+        redirections: &[Redirection],
+        local: &[IpAddr],
+    ) -> Result<(), NetlinkError> {
+        let is_local = |address: IpAddr| address.is_loopback() || local.contains(&address);
+        let is_published = |connection: &conntrack::Connection| {
+            redirections.iter().any(|(published, container)| {
+                published.protocol == Protocol::Tcp
+                    && connection.port == published.host_port
+                    && container.is_ipv4() == connection.destination.is_ipv4()
+                    && (published.host_address.is_unspecified() || published.host_address == connection.destination)
+            })
+        };
+        let is_stranded = |connection: &conntrack::Connection| {
+            !connection.is_answered
+                && connection.answered_by == connection.destination
+                && is_local(connection.destination)
+                && is_published(connection)
+        };
+        conntrack::forget_tcp(&mut self.socket, is_stranded)?;
+        Ok(())
+    }
+
     /// Forgets the UDP connections that the kernel would go on treating as before these ports came or went.
     pub(crate) fn forget(&mut self, redirections: &[Redirection], local: &[IpAddr]) -> Result<(), NetlinkError> {
         let concerns = |connection: &conntrack::Connection, (published, container): &Redirection| {

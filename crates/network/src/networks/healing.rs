@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink::nft::watch::Watch;
 
-use super::{Networks, lock};
+use super::{Networks, lock, ports};
 use crate::error::NetworkError;
 use crate::firewalld::FirewalldState;
 use crate::foreign::{Due, ForeignChain};
@@ -38,6 +38,7 @@ impl Healer {
             firewall.heal(self.due, &networks.rules(&wired.record), || networks.state().redirections())?;
             if self.due == Due::Rewrite {
                 firewall.replace_egress()?;
+                ports::forget_stranded(&mut firewall, &networks.state().redirections(), &networks.route)?;
             }
         } else if self.due == Due::Rewrite {
             firewall.guard_alone(guarded)?;

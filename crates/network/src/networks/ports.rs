@@ -1,7 +1,7 @@
 //! Published ports of containers: held, redirected, and given back.
 
 use std::collections::HashSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Mutex;
 
 use netlink::{Socket, address};
@@ -270,11 +270,27 @@ pub(super) fn withdraw_some(
 
 /// Forgets UDP connections, if UDP is concerned at all.
 fn forget(firewall: &mut Firewall, redirections: &[Redirection], route: &Mutex<Socket>) -> Result<(), NetworkError> {
-    if redirections.iter().any(|(published, _)| published.protocol == ports::Protocol::Udp) {
-        let local: Vec<_> = address::list(&mut lock(route))?.into_iter().map(|address| address.address).collect();
-        firewall.forget(redirections, &local)?;
+    if redirections.iter().any(|(published, _)| published.protocol == Protocol::Udp) {
+        firewall.forget(redirections, &local(route)?)?;
     }
     Ok(())
+}
+
+/// Forgets TCP connections that began while there were no rules, if anything is published at all.
+pub(super) fn forget_stranded(
+    firewall: &mut Firewall,
+    redirections: &[Redirection],
+    route: &Mutex<Socket>,
+) -> Result<(), NetworkError> {
+    if redirections.iter().any(|(published, _)| published.protocol == Protocol::Tcp) {
+        firewall.forget_stranded(redirections, &local(route)?)?;
+    }
+    Ok(())
+}
+
+/// This machine's addresses.
+fn local(route: &Mutex<Socket>) -> Result<Vec<IpAddr>, NetworkError> {
+    Ok(address::list(&mut lock(route))?.into_iter().map(|address| address.address).collect())
 }
 
 fn bind_error(group: &Group, tried: Published, binding: String, errno: Errno) -> PortError {

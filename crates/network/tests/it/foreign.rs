@@ -1,6 +1,6 @@
 //! Forward chains of others that drop.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -141,6 +141,33 @@ fn privileged_what_somebody_flushes_is_back_within_a_second() {
             within_a_second("nobody is left", || foreign_chains(&networks).is_empty());
             reaches_and_is_reached(&lab, &one, &server, &outside);
         });
+    });
+}
+
+#[test]
+fn privileged_who_connects_while_our_rules_are_gone_is_served_when_they_are_back() {
+    on_a_machine(|lab| {
+        let networks = lab.networks();
+        let one = networks.join(&request("one", &[publish(None, 8080, 80)])).unwrap();
+        let server = listen(&one, 80);
+        // Somebody else has the kernel track connections, which it would else give up with our rules.
+        run(&["nft", "add", "table", "ip", "theirs"]);
+        let place = "{ type filter hook prerouting priority 0; }";
+        run(&["nft", "add", "chain", "ip", "theirs", "c", place]);
+        run(&["nft", "add", "rule", "ip", "theirs", "c", "ct", "state", "new", "accept"]);
+        let mut healer = Healer::listen(&networks).unwrap();
+        run(&["nft", "delete", "table", "ip", "longshore-0123abcd"]);
+        let connect = |to: IpAddr| TcpStream::connect_timeout(&SocketAddr::new(to, 8080), DEADLINE).map(drop);
+        std::thread::scope(|scope| {
+            let here = scope.spawn(move || connect(HOME.into()));
+            let there = scope.spawn(|| inside(lab.second.as_fd(), || connect(MACHINE.into())));
+            let tracked = || std::fs::read_to_string("/proc/thread-self/net/nf_conntrack").unwrap();
+            wait_until("both are tracked", || tracked().matches("[UNREPLIED]").count() == 2);
+            healer.heal(&networks).unwrap();
+            here.join().unwrap().unwrap();
+            there.join().unwrap().unwrap();
+        });
+        drop(server);
     });
 }
 

@@ -2,6 +2,7 @@
 
 mod api;
 mod bridge;
+mod builder;
 mod containers;
 mod pools;
 
@@ -10,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use engine::{
-    AddressRange, Changeable, ImageBudgetConfig, MirrorError, Mirrors, Proxies, ProxyError, RegistriesConfig,
-    ResolverConfig, RuntimeConfig,
+    AddressRange, BuildCacheConfig, Changeable, ImageBudgetConfig, MirrorError, Mirrors, Proxies, ProxyError,
+    RegistriesConfig, ResolverConfig, RuntimeConfig,
 };
 use engine_api::host_config::{LogConfig, Ulimit};
 use engine_api::size::SizeError;
@@ -100,6 +101,7 @@ pub(crate) struct Config {
     pub(crate) storage_driver: Option<String>,
     /// How much images may take; absent for no limit.
     pub(crate) image_budget: Option<ImageBudgetConfig>,
+    pub(crate) build_cache: BuildCacheConfig,
     /// How much the own files of a container may take; absent for no limit.
     pub(crate) container_size_bytes: Option<u64>,
     pub(crate) log: LogConfig,
@@ -119,6 +121,8 @@ pub(crate) struct Config {
 /// Why settings were refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ConfigError {
+    #[error("builder: {0}")]
+    Builder(String),
     #[error("{key} is not supported yet at {value:?}")]
     Unsupported { key: &'static str, value: String },
     #[error("live-restore cannot be switched off: containers always outlive the daemon")]
@@ -240,6 +244,7 @@ pub(crate) fn plan(given: &Given) -> Result<Config, ConfigError> {
         default_runtime: default_runtime(given)?,
         storage_driver: text(given, "storage-driver").filter(|name| !name.is_empty()).map(str::to_owned),
         image_budget: containers::image_budget(given)?,
+        build_cache: builder::build_cache(text(given, "builder"))?,
         container_size_bytes: containers::size_bytes(given)?,
         runtimes: runtimes(given),
         log: log(given)?,

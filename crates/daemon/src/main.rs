@@ -188,6 +188,7 @@ fn engine_config(config: &Config, seccomp: Option<SeccompConfig>, instance_key: 
         default_runtime: config.default_runtime.clone(),
         storage_driver: config.storage_driver.clone(),
         image_budget: config.image_budget.clone(),
+        build_cache: config.build_cache,
         container_size_bytes: config.container_size_bytes,
         default_log: config.log.clone(),
         default_ulimits: config.ulimits.clone(),

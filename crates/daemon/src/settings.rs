@@ -116,6 +116,12 @@ use Kind::{Any, List, Mirrors, Number, Pairs, Pools, Runtimes, Switch, Text, Uli
 /// The table.
 pub(crate) const SETTINGS: &[Setting] = &[
     set("add-runtime", "runtimes", Runtimes, "Another OCI runtime: name=path"),
+    set(
+        "builder",
+        "builder",
+        Any,
+        "How much of the build cache stays by itself: {\"gc\": {\"defaultMaxUsedSpace\": \"20GB\"}}",
+    ),
     set("bip", "bip", Text, "Address and network of the default bridge, 172.17.0.1/16"),
     set("bip6", "bip6", Text, "Likewise of IPv6, where ipv6 is on"),
     short('b', set("bridge", "bridge", Text, "A bridge that exists, to be the default one; none for no bridge")),
@@ -242,7 +248,6 @@ pub(crate) const SETTINGS: &[Setting] = &[
     only("allow-direct-routing", "allow-direct-routing", Switch, &["false"]),
     only("authorization-plugin", "authorization-plugins", List, &[]),
     ignored("allow-nondistributable-artifacts", "allow-nondistributable-artifacts", Any, "it is gone from Docker, too"),
-    ignored("builder", "builder", Any, "images are not built here yet"),
     ignored("containerd", "containerd", Text, "there is no containerd"),
     ignored("containerd-namespace", "containerd-namespace", Text, "there is no containerd"),
     ignored("containerd-plugins-namespace", "containerd-plugins-namespace", Text, "there is no containerd"),

@@ -9,6 +9,7 @@ use engine_api::host_config::{HostConfig, LogConfig, Ulimit};
 use registry_client::{Mirrors, Proxies};
 
 use crate::changeable::Changeable;
+use crate::ops::build::Limits;
 
 /// What an engine is opened with; the daemon makes it of flags and daemon.json.
 #[derive(Clone, Debug)]
@@ -55,8 +56,25 @@ pub struct EngineConfig {
     pub storage_driver: Option<String>,
     /// How much images may take; absent for as much as there is room for.
     pub image_budget: Option<ImageBudgetConfig>,
+    /// What builds keep without being asked.
+    pub build_cache: BuildCacheConfig,
     /// How much the own files of containers may take that do not say; absent for no limit.
     pub container_size_bytes: Option<u64>,
+}
+
+/// What of the build cache goes by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BuildCacheConfig {
+    /// Whether anything does.
+    pub is_collected: bool,
+    /// How much stays; nothing said is BuildKit's rule.
+    pub limits: Limits,
+}
+
+impl Default for BuildCacheConfig {
+    fn default() -> BuildCacheConfig {
+        BuildCacheConfig { is_collected: true, limits: Limits::default() }
+    }
 }
 
 /// How much all images may take.

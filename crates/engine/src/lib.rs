@@ -92,10 +92,13 @@ mod volumes;
 
 pub use admission::{AdmissionError, TrustConfig, TrustConfigError};
 pub use changeable::Changeable;
-pub use config::{EngineConfig, ImageBudgetConfig, RegistriesConfig, ResolverConfig, RuntimeConfig, SeccompConfig};
+pub use config::{
+    BuildCacheConfig, EngineConfig, ImageBudgetConfig, RegistriesConfig, ResolverConfig, RuntimeConfig, SeccompConfig,
+};
 pub use engine::{Engine, give_memory_back};
 pub use log_target::check_log;
 pub use open::OpenError;
+pub use ops::build::Limits as BuildCacheLimits;
 pub use platforms::PlatformMismatch;
 pub use registry::LookupError;
 pub use registry_client::{AddressRange, MirrorError, Mirrors, Proxies, ProxyError, without_password};

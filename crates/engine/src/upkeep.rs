@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
+use std::time::Instant;
 
 use engine_api::container;
 use engine_api::volume::Volume;
@@ -16,6 +17,8 @@ pub(crate) struct Upkeep {
     pub(crate) images: AtomicBool,
     /// The budget for images is looked at. Pruning is another matter: a user's is not refused for it.
     pub(crate) budget: tokio::sync::Mutex<()>,
+    /// The build cache is looked at, and was last.
+    pub(crate) build_cache: tokio::sync::Mutex<Option<Instant>>,
     /// A container is gone whose layers may have been no image's.
     pub(crate) layers_left: AtomicBool,
     /// Bytes of layers that are no image's, and of partial blobs.

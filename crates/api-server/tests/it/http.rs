@@ -110,6 +110,7 @@ fn config(dir: &TempDir) -> EngineConfig {
         default_runtime: None,
         container_size_bytes: None,
         image_budget: None,
+        build_cache: engine::BuildCacheConfig::default(),
         storage_driver: None,
         network: None,
     }

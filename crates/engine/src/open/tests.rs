@@ -60,6 +60,7 @@ impl Scratch {
             default_runtime: None,
             container_size_bytes: None,
             image_budget: None,
+            build_cache: crate::config::BuildCacheConfig::default(),
             // It works for everybody.
             storage_driver: Some("vfs".into()),
             network: None,

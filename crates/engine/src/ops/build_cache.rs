@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 
+pub(crate) use collect::collect;
 use engine_api::disk_usage::{CacheRecord, CachesPruned};
 use errdefs::ErrorKind;
 pub use filter::Wanted;
@@ -20,6 +21,7 @@ use crate::filters::{FilterError, Filters};
 use crate::ops::build::{self, Limits, Space, SpaceKind};
 use crate::ops::{image_budget, images};
 
+mod collect;
 mod filter;
 
 /// Why the cache was not pruned. The texts are dockerd's.

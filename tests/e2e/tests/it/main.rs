@@ -20,6 +20,7 @@ mod build_cache;
 mod build_cache_local;
 mod build_cache_mounts;
 mod build_checks;
+mod build_collect;
 mod build_contexts;
 mod build_ends;
 mod build_errors;

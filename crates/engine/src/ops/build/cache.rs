@@ -3,7 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use builder::cache::Key;
 use oci::Digest;
@@ -35,6 +35,9 @@ const FORGOTTEN_MAX: usize = 4096;
 const REMEMBERED_MAX: usize = 16_384;
 const BYTES_MAX: u64 = 128 << 20;
 
+/// How long a use is as good as one now.
+const USED_WITHIN: Duration = Duration::from_secs(3600);
+
 /// Of how many addresses of the web it is remembered what their servers said.
 const WEB_MAX: usize = 4096;
 
@@ -65,9 +68,24 @@ fn directory(engine: &Engine) -> PathBuf {
 /// The image that a step came to, if that is here and still the child of what the step was above. Blocks shortly.
 pub(super) fn look_up(engine: &Engine, key: &Key, parent: Option<&Digest>) -> Option<Digest> {
     let path = directory(engine).join(key.as_str());
-    let entry: Entry = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+    let entry: Entry = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
     let image = engine.images.get(&entry.image.parse().ok()?)?;
-    (image.parent.as_ref() == parent).then(|| image.id.clone())
+    if image.parent.as_ref() != parent {
+        return None;
+    }
+    note_use(&path);
+    Some(image.id.clone())
+}
+
+/// Notes that a step was used, by the time of its file. Not each time: what is used every hour is no older than what is now.
+fn note_use(path: &Path) {
+    let noted = std::fs::metadata(path).and_then(|known| known.modified()).and_then(|used| {
+        let is_old = used.elapsed().is_ok_and(|age| age > USED_WITHIN);
+        if is_old { std::fs::File::options().write(true).open(path)?.set_modified(SystemTime::now()) } else { Ok(()) }
+    });
+    if let Err(err) = noted {
+        debug!(%err, "that a build step was used is not noted");
+    }
 }
 
 /// Remembers what a step came to. Blocks shortly.
@@ -101,7 +119,7 @@ pub(super) fn why(engine: &Engine, step: &Keyed) -> Vec<Reason> {
         return vec![Reason::Forgotten];
     }
     let remembered: Vec<_> =
-        entries(engine).filter_map(|(_, entry)| Some((entry.created_at_nanos, entry.made_of?))).collect();
+        entries(engine).filter_map(|(_, entry, _)| Some((entry.created_at_nanos, entry.made_of?))).collect();
     explain::why(&step.made_of, &remembered)
 }
 
@@ -110,14 +128,14 @@ fn forgotten(engine: &Engine) -> PathBuf {
     engine.config.data_root.join("build-cache-forgotten")
 }
 
-/// Everything that is remembered, in no order.
-fn entries(engine: &Engine) -> impl Iterator<Item = (String, Entry)> {
+/// Everything that is remembered, in no order, with the time of its last use.
+fn entries(engine: &Engine) -> impl Iterator<Item = (String, Entry, SystemTime)> {
     // Without a directory nothing is.
     let files = std::fs::read_dir(directory(engine)).into_iter().flatten();
     files.filter_map(|file| {
         let file = file.ok()?;
         let entry: Entry = serde_json::from_slice(&std::fs::read(file.path()).ok()?).ok()?;
-        Some((file.file_name().into_string().ok()?, entry))
+        Some((file.file_name().into_string().ok()?, entry, file.metadata().ok()?.modified().ok()?))
     })
 }
 
@@ -129,14 +147,17 @@ pub(crate) struct Remembered {
     pub(crate) about: String,
     /// Nanoseconds since 1970.
     pub(crate) created_at_nanos: i64,
+    /// When it was used last, within an hour.
+    pub(crate) used_at: SystemTime,
     /// The image that it came to, if there is one.
     pub(crate) image: Option<Digest>,
 }
 
 /// All that is remembered, the oldest first. Blocks.
 pub(crate) fn remembered(engine: &Engine) -> Vec<Remembered> {
-    let one = |(key, entry): (String, Entry)| Remembered {
+    let one = |(key, entry, used_at): (String, Entry, SystemTime)| Remembered {
         key,
+        used_at,
         about: entry.about,
         created_at_nanos: entry.created_at_nanos,
         image: entry.image.parse().ok(),
@@ -154,7 +175,7 @@ struct Remains {
     bytes: u64,
 }
 
-/// Forgets what was remembered first where it is more than it may be. Blocks: looks at all files, and opens none.
+/// Forgets what was not used for longest where it is more than it may be. Blocks: looks at all files, and opens none.
 pub(super) fn bound(engine: &Engine) {
     let steps = directory(engine);
     for (place, count_max) in [(steps.join(WEB), WEB_MAX), (steps, REMEMBERED_MAX)] {

@@ -43,8 +43,7 @@ use super::remote_context::{self, FetchedContext};
 use super::turns::Turns;
 use super::{BuildError, BuildOptions, PartEvent, Solved, full_name, space, used};
 use crate::Engine;
-use crate::ops::image_budget;
-use crate::ops::{images, import};
+use crate::ops::{build_cache, image_budget, images, import};
 
 /// Digits of an id that are told.
 const SHORT: usize = 12;
@@ -69,7 +68,11 @@ impl Drop for Collecting {
         let engine = self.0.clone();
         // Nobody waits for what is only tidied up; a daemon that ends leaves it to the next one's builds.
         if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(bridge::blocking(move || space::collect(&engine)));
+            runtime.spawn(async move {
+                let task = engine.clone();
+                bridge::blocking(move || space::collect(&task)).await;
+                build_cache::collect(&engine).await;
+            });
         }
     }
 }

@@ -7,11 +7,7 @@ use engine::ops::build::{BuildLine, Building, Findings, Held, PartEvent, Used};
 
 use super::build::Build;
 use super::failure::{self, Place};
-use super::progress::{Part, Progress};
-
-/// What clients read of a part that was given up because another one has failed. They show it as CANCELED (BuildKit's
-/// util/progress/progressui).
-const GIVEN_UP: &str = "context canceled";
+use super::progress::{GIVEN_UP, Part, Progress};
 
 /// What a build came to.
 #[derive(Debug, Default)]
@@ -56,6 +52,7 @@ pub(super) async fn follow(
                 parts.tell(progress, number, PartEvent::Begun { name, after }).await;
             }
             Ok(BuildLine::Part { number, event }) => parts.tell(progress, number, event).await,
+            Ok(BuildLine::Heard(told)) => told.notify_one(),
             Ok(BuildLine::Used(used)) => followed.used = *used,
             Ok(BuildLine::CacheLeft { manifest, .. }) => build.left_cache(&manifest),
             Ok(BuildLine::Findings(findings)) => {
@@ -112,11 +109,16 @@ impl Parts {
         let Some(part) = self.all.get_mut(&number) else { return };
         match event {
             PartEvent::Begun { .. } => {}
+            PartEvent::Cached if self.going_on.insert(number) => progress.begin_cached(part).await,
             PartEvent::Cached => part.is_cached(),
             PartEvent::Output { is_error, bytes } => progress.prints(part, is_error, bytes).await,
             PartEvent::Ended => {
                 self.going_on.remove(&number);
                 progress.end(part, None).await;
+            }
+            PartEvent::Failed(sentence) => {
+                self.going_on.remove(&number);
+                progress.end(part, Some(&sentence)).await;
             }
         }
     }

@@ -6,6 +6,7 @@ use buildkit_api::status::Status;
 use engine::ops::build::{BuildLine, Building, Findings, Held, PartEvent, Used};
 
 use super::build::Build;
+use super::clip::Printed;
 use super::failure::{self, Place};
 use super::progress::{GIVEN_UP, Part, Progress};
 
@@ -93,6 +94,8 @@ fn with_platform(name: &str, platform: &str) -> String {
 struct Parts {
     /// By their numbers.
     all: BTreeMap<usize, Part>,
+    /// What those have printed that go on.
+    printed: BTreeMap<usize, Printed>,
     going_on: BTreeSet<usize>,
     /// The one in which the build has failed.
     failed: Option<usize>,
@@ -103,6 +106,7 @@ impl Parts {
         if let PartEvent::Begun { name, after } = event {
             let part = progress.begin(&name, after.and_then(|after| self.all.get(&after))).await;
             self.all.insert(number, part);
+            self.printed.insert(number, Printed::new());
             self.going_on.insert(number);
             return;
         }
@@ -111,9 +115,18 @@ impl Parts {
             PartEvent::Begun { .. } => {}
             PartEvent::Cached if self.going_on.insert(number) => progress.begin_cached(part).await,
             PartEvent::Cached => part.is_cached(),
-            PartEvent::Output { is_error, bytes } => progress.prints(part, is_error, bytes).await,
+            PartEvent::Output { is_error, bytes } => {
+                let told = match self.printed.get_mut(&number) {
+                    Some(printed) => printed.add(is_error, bytes),
+                    None => bytes,
+                };
+                if !told.is_empty() {
+                    progress.prints(part, is_error, told).await;
+                }
+            }
             PartEvent::Ended => {
                 self.going_on.remove(&number);
+                self.printed.remove(&number);
                 progress.end(part, None).await;
             }
             PartEvent::Failed(sentence) => {
@@ -128,8 +141,11 @@ impl Parts {
     }
 
     /// With the build all end that go on: one has failed, the others are given up.
-    async fn end(&self, progress: &Progress, sentence: &str) {
+    async fn end(&mut self, progress: &Progress, sentence: &str) {
         for (number, part) in self.all.iter().filter(|(number, _)| self.going_on.contains(number)) {
+            for (is_error, end) in self.printed.get_mut(number).into_iter().flat_map(Printed::ends) {
+                progress.prints(part, is_error, end).await;
+            }
             let sentence = if self.failed == Some(*number) { sentence } else { GIVEN_UP };
             progress.end(part, Some(sentence)).await;
         }

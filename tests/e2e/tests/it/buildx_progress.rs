@@ -5,7 +5,7 @@ use std::fs;
 use rustix::process::Signal;
 
 use crate::build::{context, path};
-use crate::buildx::plugged;
+use crate::buildx::{Plugged, plugged};
 
 /// The parts of a build with what became of them, in the order in which they were first told: `[1/2] FROM x: CACHED`.
 pub(crate) fn parts(printed: &str) -> Vec<String> {
@@ -112,4 +112,55 @@ fn privileged_what_is_given_up_is_told_as_canceled() {
         let logs = plugged.line("buildx history logs --progress plain");
         assert!(logs.stderr.lines().any(|line| line.ends_with(" CANCELED")), "{logs:?}");
     });
+}
+
+/// Whether a command printed a line.
+fn has(told: &str, line: &str) -> bool {
+    told.lines().any(|own| own.starts_with('#') && own.split(' ').skip(2).eq([line]))
+}
+
+/// Prints 3.2 MB: more than is told however long it takes.
+const MUCH: &str = "seq 1000000 1399999";
+
+#[test]
+fn privileged_what_commands_print_is_clipped_as_buildkit_does() {
+    plugged(|plugged| {
+        let own = plugged.at.name("clipped");
+        let build = |text: &str| {
+            let directory = context(&[("Dockerfile", text)]);
+            plugged.line(&format!("buildx build --progress plain {}", path(&directory)))
+        };
+        let is_clipped = |told: &str| told.contains(" [output clipped, log limit ");
+        let ended = build(&format!("FROM busybox\nRUN echo {own}; {MUCH}\n"));
+        assert_eq!(ended.code, 0, "{ended:?}");
+        assert!(is_clipped(&ended.stderr) && has(&ended.stderr, "1010000"), "nothing is clipped");
+        assert!(!has(&ended.stderr, "1399999"), "all was told");
+        let failed = build(&format!("FROM busybox\nRUN echo {own}; {MUCH}; exit 3\n"));
+        assert_eq!(failed.code, 1);
+        assert!(is_clipped(&failed.stderr) && has(&failed.stderr, "1399999"), "the end was not told");
+        // Each stream has its own limit.
+        let both =
+            build(&format!("FROM busybox\nRUN echo {own}; {MUCH} | head -n 18000; {MUCH} | head -n 18000 >&2\n"));
+        assert!(!is_clipped(&both.stderr), "{own}");
+        // The classic builder's client is told all of it.
+        let directory = context(&[("Dockerfile", &format!("FROM busybox\nRUN echo {own}; {MUCH}\n"))]);
+        let mut classic = plugged.command(&format!("build --no-cache {}", path(&directory)));
+        let told = testkit::process::run(classic.env("DOCKER_BUILDKIT", "0"), b"").unwrap();
+        assert!(told.code == 0 && told.stdout.contains("\n1399999\n"), "not all was told");
+    });
+}
+
+#[test]
+fn privileged_the_environment_says_how_much_is_told() {
+    if testkit::skip::without_root() {
+        return;
+    }
+    let daemon = testkit::daemon::start_under("BUILDKIT_STEP_LOG_MAX_SIZE", "-1", &[]).unwrap();
+    if !daemon.clis().contains(&testkit::Cli::Docker) {
+        return;
+    }
+    daemon.load(testkit::images::Archive::Busybox).unwrap();
+    let text = format!("FROM busybox\nRUN {MUCH}\n");
+    let told = Plugged::of(&daemon).build("all", &context(&[("Dockerfile", &text)]), "");
+    assert!(has(&told, "1399999"), "not all was told");
 }

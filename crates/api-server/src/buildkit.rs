@@ -28,6 +28,7 @@ mod attest;
 mod attributes;
 mod blobs;
 mod build;
+mod clip;
 mod failure;
 mod filter;
 mod follow;

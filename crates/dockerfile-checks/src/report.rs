@@ -1,7 +1,5 @@
 //! What was found.
 
-use std::collections::BTreeSet;
-
 use crate::documents::{Outline, ranges};
 use crate::options::CheckOptions;
 use crate::rules::Rule;
@@ -57,7 +55,7 @@ impl Failure {
 /// Why checks fail a build. The sentences are BuildKit's.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Violation {
-    /// They do not like it: the names of the rules, each once, in order.
+    /// They do not like it: the names of the rules, each once, in the order in which they were found.
     #[error("lint violation found for rules: {}", .0.join(", "))]
     Rules(Vec<&'static str>),
     /// It cannot be known what is checked.
@@ -83,7 +81,8 @@ pub struct Findings {
 pub(crate) struct Warner {
     pub(crate) options: CheckOptions,
     pub(crate) warnings: Vec<Warning>,
-    violated: BTreeSet<&'static str>,
+    /// The rules, each once, in that order.
+    violated: Vec<&'static str>,
 }
 
 impl Warner {
@@ -91,7 +90,9 @@ impl Warner {
         if !self.options.takes(rule) {
             return;
         }
-        self.violated.insert(rule.name);
+        if !self.violated.contains(&rule.name) {
+            self.violated.push(rule.name);
+        }
         if self.warnings.len() < WARNINGS_MAX {
             self.warnings.push(Warning { rule, detail: detail.into(), lines });
         }
@@ -99,8 +100,7 @@ impl Warner {
 
     /// Why a build fails that has warnings, if it shall.
     pub(crate) fn violation(&self) -> Option<Violation> {
-        let rules: Vec<&'static str> = self.violated.iter().copied().collect();
-        let fails = self.options.is_error && !rules.is_empty();
-        fails.then_some(Violation::Rules(rules))
+        let fails = self.options.is_error && !self.violated.is_empty();
+        fails.then(|| Violation::Rules(self.violated.clone()))
     }
 }

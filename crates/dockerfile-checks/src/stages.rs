@@ -94,6 +94,8 @@ pub struct Checking {
     pub(crate) capture: Capture,
     pub(crate) warner: Warner,
     pub(crate) guesses: Guesses,
+    /// The last line that is walked through.
+    pub(crate) until: usize,
     failure: Option<Failure>,
     /// Whether that is because nobody knows which checks count.
     no_options: bool,
@@ -112,11 +114,39 @@ impl Checking {
             capture: Capture::default(),
             warner: Warner::default(),
             guesses: Guesses::default(),
+            until: usize::MAX,
             failure: None,
             no_options: false,
         };
         checking.failure = checking.read().and_then(|()| checking.stages()).and_then(|()| checking.needs()).err();
         checking
+    }
+
+    /// The same where it is known only now what `.dockerignore` leaves out.
+    pub fn ignoring(mut self, ignore: Patterns) -> Checking {
+        self.request.ignore = ignore;
+        self
+    }
+
+    /// Whether the text is no Dockerfile.
+    pub fn is_none(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// Why a build fails already: options of checks that are none.
+    pub fn violation(&self) -> Option<Violation> {
+        self.failure.clone().filter(|_| self.no_options).map(Violation::Options)
+    }
+
+    /// The same for a build that fails at a line: what stands behind it is not looked at.
+    pub fn until(mut self, line: usize) -> Checking {
+        self.until = line;
+        self
+    }
+
+    /// What was found until now, for a build that comes to nothing before there are images.
+    pub fn broken_off(self) -> Findings {
+        Findings { warnings: self.warner.warnings, failure: self.failure, ..Findings::default() }
     }
 
     /// The images that [`Checking::finish`] wants to know about.
@@ -181,8 +211,9 @@ impl Checking {
         self.no_options = options.is_err();
         self.warner.options = options.map_err(|(what, err)| Failure::new(format!("failed to parse {what}: {err}")))?;
         text::while_read(&dockerfile, &mut self.warner);
-        if let Some(err) = wrong {
-            return Err(of_parsing(&err));
+        if let Some(wrong) = wrong {
+            text::where_wrong(&wrong, &mut self.warner);
+            return Err(of_parsing(&wrong.why));
         }
         if dockerfile.stages.is_empty() {
             return Err(Failure::new("dockerfile contains no stages to build"));
@@ -400,22 +431,7 @@ impl Checking {
             return Err(Failure::at(lines, message));
         }
         self.reached = reached(&self.nodes, self.target);
-        self.image_names()
-    }
-
-    fn image_names(&self) -> Result<(), Failure> {
-        for node in &self.nodes {
-            let base = match &node.base {
-                Base::Image(image) => Some((image, node.lines)),
-                Base::Scratch | Base::Stage(_) => None,
-            };
-            for (image, lines) in base.into_iter().chain(node.images.iter().map(|(image, lines)| (image, *lines))) {
-                let named = image.name.parse::<Reference>();
-                named
-                    .map_err(|err| Failure::at(lines, format!("failed to parse stage name {:?}: {err}", image.name)))?;
-            }
-        }
-        Ok(())
+        image_names(&self.nodes)
     }
 
     /// Images have to be for what is built for.
@@ -441,6 +457,21 @@ impl Checking {
         }
         Ok(())
     }
+}
+
+/// What is taken by a name has to be the name of an image.
+fn image_names(nodes: &[Node]) -> Result<(), Failure> {
+    for node in nodes {
+        let base = match &node.base {
+            Base::Image(image) => Some((image, node.lines)),
+            Base::Scratch | Base::Stage(_) => None,
+        };
+        for (image, lines) in base.into_iter().chain(node.images.iter().map(|(image, lines)| (image, *lines))) {
+            let named = image.name.parse::<Reference>();
+            named.map_err(|err| Failure::at(lines, format!("failed to parse stage name {:?}: {err}", image.name)))?;
+        }
+    }
+    Ok(())
 }
 
 fn of_parsing(err: &ParseError) -> Failure {

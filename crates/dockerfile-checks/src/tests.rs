@@ -326,6 +326,10 @@ fn checks_are_skipped_and_may_fail_a_build() {
     let sentence = Some("lint violation found for rules: FromAsCasing, MaintainerDeprecated".to_owned());
     assert_eq!(of("skip=StageNameCasing;error=true", None), (left, sentence.clone(), sentence));
     assert_eq!(of("skip=all;error=true", None), (String::new(), None, None));
+    let later = Request { text: "# check=error=true\nFROM a\nWORKDIR b\nCMD c\nWORKDIR d\n".to_owned(), ..request("") };
+    let violation = found(later, &plain()).violation.map(|violation| violation.to_string());
+    // In the order in which they were found, not in that of the alphabet.
+    assert_eq!(violation.as_deref(), Some("lint violation found for rules: WorkdirRelativePath, JSONArgsRecommended"));
     // What the client says counts instead.
     assert_eq!(of("skip=all", Some("")), (all, None, None));
     for (directive, check, what) in
@@ -349,6 +353,20 @@ fn what_cannot_be_built_is_told() {
                 "!2 dockerfile parse error on line 2: unknown instruction: FRMO (did you mean FROM?)",
             ],
         ),
+        (
+            "FROM a foo b\n",
+            &[
+                "FromAsCasing@1 'foo' and 'FROM' keywords' casing do not match",
+                "!1 dockerfile parse error on line 1: FROM requires either one or three arguments",
+            ],
+        ),
+        (
+            "MAINTAINER a\nFROM b\n",
+            &[
+                "MaintainerDeprecated@1 Maintainer instruction is deprecated in favor of using label",
+                "!1 no build stage in current context",
+            ],
+        ),
         ("FROM a\nCOPY <<EOF /x\nb\n", &["!2-3 unterminated heredoc"]),
         (
             "FROM a\nCOPY --from=$b c d\n",
@@ -365,6 +383,15 @@ fn what_cannot_be_built_is_told() {
     ] {
         check(text, wanted);
     }
+    let broken_off = Checking::begin(request("FROM --platform=linux/foo a as b\nCMD c\n")).broken_off();
+    let wanted = [
+        "FromAsCasing@1 'as' and 'FROM' keywords' casing do not match",
+        "FromPlatformFlagConstDisallowed@1 FROM --platform flag should not use constant value \"linux/foo\"",
+    ];
+    assert_eq!(told(&broken_off), wanted);
+    let checking = Checking::begin(request("FROM b\nWORKDIR c\nSTOPSIGNAL d\nCMD e\n")).until(3);
+    let wanted = ["WorkdirRelativePath@2 Relative workdir \"c\" can have unexpected results if the base image changes"];
+    assert_eq!(told(&checking.finish(&Images::new())), wanted);
     let ask = Request { target: "biuld".to_owned(), ..request("FROM a AS build\n") };
     assert_eq!(told(&found(ask, &plain())), ["! target stage \"biuld\" could not be found (did you mean build?)"]);
     let checking = Checking::begin(request("FROM a\nFROM b\n"));

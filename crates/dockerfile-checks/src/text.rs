@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use dockerfile::{Dockerfile, Instruction, Kind, Stage};
+use dockerfile::{Dockerfile, Instruction, Kind, Stage, Wrong};
 
 use crate::report::{Lines, Warner};
 use crate::rules;
@@ -27,6 +27,12 @@ pub(crate) fn while_read(dockerfile: &Dockerfile, warner: &mut Warner) {
         of_from(stage, warner);
         stage.instructions.iter().for_each(|instruction| of_instruction(instruction, warner));
     }
+}
+
+/// What shows at the instruction that is none.
+pub(crate) fn where_wrong(wrong: &Wrong, warner: &mut Warner) {
+    wrong.stage.iter().for_each(|stage| of_from(stage, warner));
+    wrong.instruction.iter().for_each(|instruction| of_instruction(instruction, warner));
 }
 
 /// What shows of a text that was read.

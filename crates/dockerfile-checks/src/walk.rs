@@ -73,7 +73,9 @@ pub(crate) fn all(checking: &mut Checking, images: &Images) -> Result<Outline, F
             walk.instruction(&Instruction { line: lines.0, end: lines.1, ..parsed })?;
         }
         let instructions = std::mem::take(&mut walk.checking.dockerfile.stages[stage].instructions);
-        let walked = instructions.iter().try_for_each(|instruction| walk.instruction(instruction));
+        let until = walk.checking.until;
+        let mut looked_at = instructions.iter().filter(|instruction| instruction.line <= until);
+        let walked = looked_at.try_for_each(|instruction| walk.instruction(instruction));
         let state = walk.state;
         checking.dockerfile.stages[stage].instructions = instructions;
         walked?;

@@ -38,5 +38,5 @@ pub use instruction::{
 };
 pub use lines::EmptyContinuation;
 pub use mounts::{Mount, MountKind, Sharing};
-pub use stages::{Dockerfile, Stage, parse, parse_partly};
+pub use stages::{Dockerfile, Stage, Wrong, parse, parse_partly};
 pub use suggest::{meant, name_like};

@@ -22,8 +22,19 @@ pub struct Dockerfile {
     pub empty_continuations: Vec<EmptyContinuation>,
 }
 
-/// What is between one `FROM` and the next.
+/// Why a text is no Dockerfile, at an instruction, and what that is as far as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wrong {
+    /// Why it is none.
+    pub why: ParseError,
+    /// The `FROM`, of three words, that is none: its name is empty.
+    pub stage: Option<Stage>,
+    /// The instruction that stands where none may.
+    pub instruction: Option<Instruction>,
+}
+
+/// What is between one `FROM` and the next.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stage {
     /// Its name, in lower case; empty for none.
     pub name: String,
@@ -56,18 +67,21 @@ impl Dockerfile {
         })
     }
 
-    fn add(&mut self, node: &Node) -> Result<(), ParseError> {
+    fn add(&mut self, node: &Node) -> Result<(), Box<Wrong>> {
         let (line, end) = (node.line, node.end);
-        let wrong = |fault| ParseError::Instruction { line, end, fault };
+        let wrong = |fault| Wrong { why: ParseError::Instruction { line, end, fault }, stage: None, instruction: None };
         if node.name.eq_ignore_ascii_case("from") {
-            self.stages.push(from(node).map_err(wrong)?);
+            self.stages.push(from(node).map_err(|fault| Wrong { stage: unread(node), ..wrong(fault) })?);
             return Ok(());
         }
         let instruction = instruction::parse(node).map_err(wrong)?;
         match self.stages.last_mut() {
             Some(stage) => stage.instructions.push(instruction),
             None if matches!(instruction.kind, Kind::Arg(_)) => self.arguments.push(instruction),
-            None => return Err(ParseError::Misplaced { line, end, fault: Fault::NoStage }),
+            None => {
+                let why = ParseError::Misplaced { line, end, fault: Fault::NoStage };
+                return Err(Box::new(Wrong { why, stage: None, instruction: Some(instruction) }));
+            }
         }
         Ok(())
     }
@@ -82,12 +96,12 @@ impl Dockerfile {
 pub fn parse(text: &str) -> Result<Dockerfile, ParseError> {
     match parse_partly(text)? {
         (dockerfile, None) => Ok(dockerfile),
-        (_, Some(err)) => Err(err),
+        (_, Some(wrong)) => Err(wrong.why),
     }
 }
 
 /// Reads a Dockerfile as far as it is one: up to the first instruction that is none, and what about that.
-pub fn parse_partly(text: &str) -> Result<(Dockerfile, Option<ParseError>), ParseError> {
+pub fn parse_partly(text: &str) -> Result<(Dockerfile, Option<Box<Wrong>>), ParseError> {
     let tree = lines::parse(text)?;
     let mut dockerfile = Dockerfile {
         escape: tree.escape,
@@ -123,6 +137,13 @@ fn from(node: &Node) -> Result<Stage, Fault> {
         comments: node.comments.clone(),
         instructions: Vec::new(),
     })
+}
+
+/// What can be said of a `FROM` that is none.
+fn unread(node: &Node) -> Option<Stage> {
+    let [_, word, name] = &node.args[..] else { return None };
+    let alias = Some((word.clone(), name.clone()));
+    Some(Stage { line: node.line, end: node.end, keyword: node.name.clone(), alias, ..Stage::default() })
 }
 
 fn stage_name(name: &str) -> Result<String, Fault> {

@@ -93,7 +93,8 @@ impl Asks for SessionAsks {
     }
 }
 
-fn in_words(status: Status) -> AskError {
+/// Why a client does not answer.
+pub(super) fn in_words(status: Status) -> AskError {
     AskError(status.message)
 }
 

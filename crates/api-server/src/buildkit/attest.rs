@@ -109,7 +109,7 @@ impl BuildService {
         let local = Local {
             name: "sbom".to_owned(),
             text: text.into_bytes(),
-            ignore: Vec::new(),
+            ignore: Box::new(|| Box::pin(async { Ok(Vec::new()) })),
             context: LocalFiles::Sent(SentFiles { name: None, source: Box::new(|_, _| Box::new(io::empty())) }),
             login: Arc::new(move |domain| Box::pin(login(session.clone(), domain))),
         };

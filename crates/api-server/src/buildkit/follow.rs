@@ -6,12 +6,9 @@ use buildkit_api::status::Status;
 use engine::ops::build::{BuildLine, Building, Findings, Held, PartEvent, Used};
 
 use super::build::Build;
+use super::clip::Printed;
 use super::failure::{self, Place};
-use super::progress::{Part, Progress};
-
-/// What clients read of a part that was given up because another one has failed. They show it as CANCELED (BuildKit's
-/// util/progress/progressui).
-const GIVEN_UP: &str = "context canceled";
+use super::progress::{GIVEN_UP, Part, Progress};
 
 /// What a build came to.
 #[derive(Debug, Default)]
@@ -56,6 +53,7 @@ pub(super) async fn follow(
                 parts.tell(progress, number, PartEvent::Begun { name, after }).await;
             }
             Ok(BuildLine::Part { number, event }) => parts.tell(progress, number, event).await,
+            Ok(BuildLine::Heard(told)) => told.notify_one(),
             Ok(BuildLine::Used(used)) => followed.used = *used,
             Ok(BuildLine::CacheLeft { manifest, .. }) => build.left_cache(&manifest),
             Ok(BuildLine::Findings(findings)) => {
@@ -96,6 +94,8 @@ fn with_platform(name: &str, platform: &str) -> String {
 struct Parts {
     /// By their numbers.
     all: BTreeMap<usize, Part>,
+    /// What those have printed that go on.
+    printed: BTreeMap<usize, Printed>,
     going_on: BTreeSet<usize>,
     /// The one in which the build has failed.
     failed: Option<usize>,
@@ -106,17 +106,32 @@ impl Parts {
         if let PartEvent::Begun { name, after } = event {
             let part = progress.begin(&name, after.and_then(|after| self.all.get(&after))).await;
             self.all.insert(number, part);
+            self.printed.insert(number, Printed::new());
             self.going_on.insert(number);
             return;
         }
         let Some(part) = self.all.get_mut(&number) else { return };
         match event {
             PartEvent::Begun { .. } => {}
+            PartEvent::Cached if self.going_on.insert(number) => progress.begin_cached(part).await,
             PartEvent::Cached => part.is_cached(),
-            PartEvent::Output { is_error, bytes } => progress.prints(part, is_error, bytes).await,
+            PartEvent::Output { is_error, bytes } => {
+                let told = match self.printed.get_mut(&number) {
+                    Some(printed) => printed.add(is_error, bytes),
+                    None => bytes,
+                };
+                if !told.is_empty() {
+                    progress.prints(part, is_error, told).await;
+                }
+            }
             PartEvent::Ended => {
                 self.going_on.remove(&number);
+                self.printed.remove(&number);
                 progress.end(part, None).await;
+            }
+            PartEvent::Failed(sentence) => {
+                self.going_on.remove(&number);
+                progress.end(part, Some(&sentence)).await;
             }
         }
     }
@@ -126,8 +141,11 @@ impl Parts {
     }
 
     /// With the build all end that go on: one has failed, the others are given up.
-    async fn end(&self, progress: &Progress, sentence: &str) {
+    async fn end(&mut self, progress: &Progress, sentence: &str) {
         for (number, part) in self.all.iter().filter(|(number, _)| self.going_on.contains(number)) {
+            for (is_error, end) in self.printed.get_mut(number).into_iter().flat_map(Printed::ends) {
+                progress.prints(part, is_error, end).await;
+            }
             let sentence = if self.failed == Some(*number) { sentence } else { GIVEN_UP };
             progress.end(part, Some(sentence)).await;
         }

@@ -24,7 +24,7 @@ use super::attest::provenance_text;
 use super::build::{Build, Outcome};
 use super::failure::said;
 use super::filter::Filters;
-use super::progress::{Log, now_nanos};
+use super::progress::{GIVEN_UP, Log, now_nanos};
 
 /// How many events may wait for who listens; who is slower misses some.
 const EVENTS: usize = 64;
@@ -115,7 +115,8 @@ impl Recording {
 impl Drop for Recording {
     fn drop(&mut self) {
         let Some(record) = self.record.take() else { return };
-        let canceled = Status::new(Code::Cancelled, "context canceled");
+        let canceled = Status::new(Code::Cancelled, GIVEN_UP);
+        self.build.progress.give_up();
         let (record, blobs) = ended_record(record, &self.build, None, Err(&canceled));
         let (histories, engine) = (self.histories.clone(), self.engine.clone());
         // Without a runtime the daemon is ending, and nobody waits for it.

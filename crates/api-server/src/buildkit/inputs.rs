@@ -7,14 +7,15 @@ use std::sync::Arc;
 use buildkit_api::messages::{CredentialsRequest, CredentialsResponse, Definition};
 use buildkit_api::session::Session;
 use buildkit_api::status::Status;
-use engine::ops::build::{AskLogin, Local, LocalFiles, NamedContext, NamedSource, RemoteFiles};
+use engine::ops::build::{AskIgnore, AskLogin, Local, LocalFiles, NamedContext, NamedSource, RemoteFiles};
 use engine_api::auth::AuthConfig;
 
+use super::asks::in_words;
 use super::attributes::{Attributes, NamedPlace};
 use super::build::{Build, of_platform};
 use super::failure::{not_yet, said};
 use super::layout::Layout;
-use super::local::{self, Context};
+use super::local::{self, Context, Ignore};
 use super::remote;
 use super::service::BuildService;
 
@@ -63,17 +64,15 @@ impl BuildService {
             let session = session.clone();
             Arc::new(move |domain| -> Asked { Box::pin(login(session.clone(), domain)) })
         };
-        let (ignore, context) = match fetched {
+        let (ignore, context): (AskIgnore, _) = match fetched {
             // As with BuildKit nothing is left out of what was fetched.
-            Some(files) => (Vec::new(), LocalFiles::Fetched(files)),
+            Some(files) => (Box::new(|| Box::pin(async { Ok(Vec::new()) })), LocalFiles::Fetched(files)),
             None => {
-                let ignore = match definition.ignore {
-                    Some(own) => own,
-                    None => local::ignore(build, &session, "internal", &directory).await?,
-                };
-                let own = Some(ignore.clone());
-                let context = Context { build: build.clone(), session, directory, ignore: own, name: None };
-                (ignore, LocalFiles::Sent(context.sent()))
+                let (build, ignore) = (build.clone(), definition.ignore);
+                let context = Context { build, session, directory, ignore, name: None };
+                let asked = context.clone();
+                let ask = async move { asked.ignored().await.map_err(in_words) };
+                (Box::new(move || Box::pin(ask)), LocalFiles::Sent(context.sent()))
             }
         };
         Ok(Local { name: definition.name, text: definition.text, ignore, context, login })
@@ -108,7 +107,8 @@ impl BuildService {
                 }
                 NamedPlace::Directory(directory, other) => {
                     let (build, session) = (build.clone(), self.session(build, other).await?);
-                    let context = Context { build, session, directory, ignore: None, name: Some(name.clone()) };
+                    let context =
+                        Context { build, session, directory, ignore: Ignore::default(), name: Some(name.clone()) };
                     NamedSource::Files(context.sent())
                 }
             };

@@ -14,6 +14,7 @@ use buildkit_api::session::Session;
 use buildkit_api::status::Status;
 use engine::ops::build::{ContextFiles, ContextName, FileSum, Needed, SentFiles};
 use hyper::body::Bytes;
+use tokio::sync::OnceCell;
 
 use super::build::Build;
 use super::failure::{Place, said};
@@ -38,14 +39,18 @@ const CONTEXT: &str = "context";
 /// What leaves files out of a context.
 const IGNORE: &str = ".dockerignore";
 
+/// What leaves files of a context out, which the client is asked for once.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ignore(Arc<OnceCell<Vec<u8>>>);
+
 /// A Dockerfile.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Definition {
     /// By which name it was found.
     pub(super) name: String,
     pub(super) text: Vec<u8>,
-    /// What stands in its own `.dockerignore`.
-    pub(super) ignore: Option<Vec<u8>>,
+    /// What leaves files of its context out: known where it has a `.dockerignore` of its own.
+    pub(super) ignore: Ignore,
     /// The part of the build that has loaded it.
     pub(super) part: String,
 }
@@ -78,7 +83,8 @@ pub(super) async fn definition(
     let found = names.find_map(|name| Some((texts.remove(&name)?, name)));
     let missing = || said(format!("failed to read dockerfile: open {name}: no such file or directory"));
     let (text, found) = found.ok_or_else(missing)?;
-    Ok(Definition { name: found, text, ignore: texts.remove(&ignore), part: part.digest().to_owned() })
+    let ignore = Ignore(Arc::new(OnceCell::new_with(texts.remove(&ignore))));
+    Ok(Definition { name: found, text, ignore, part: part.digest().to_owned() })
 }
 
 /// `Dockerfile` may be written in small letters.
@@ -166,7 +172,7 @@ impl Sink for Texts {
 }
 
 /// Has what leaves files of a context out sent; there may be nothing. `label` is whose part of the build it is.
-pub(super) async fn ignore(build: &Build, session: &Session, label: &str, directory: &str) -> Result<Vec<u8>, Status> {
+async fn ignore(build: &Build, session: &Session, label: &str, directory: &str) -> Result<Vec<u8>, Status> {
     let part = build.progress.begin(&format!("[{label}] load {IGNORE}"), None).await;
     let texts = texts(build, session, &part, (directory, directory), vec![IGNORE.to_owned()]).await;
     let told = texts.as_ref().err().map(|err| err.message.as_str());
@@ -175,13 +181,14 @@ pub(super) async fn ignore(build: &Build, session: &Session, label: &str, direct
 }
 
 /// The context of a build.
+#[derive(Clone)]
 pub(super) struct Context {
     pub(super) build: Arc<Build>,
     pub(super) session: Arc<Session>,
     /// The client's name of its directory.
     pub(super) directory: String,
-    /// What leaves files out; nobody has asked for that yet of one that has a name.
-    pub(super) ignore: Option<Vec<u8>>,
+    /// What leaves files out.
+    pub(super) ignore: Ignore,
     /// What its name is; nothing of the main one.
     pub(super) name: Option<String>,
 }
@@ -190,6 +197,18 @@ impl Context {
     /// Who has the files sent that are needed.
     pub(super) fn sent(self) -> SentFiles {
         SentFiles { name: self.name(), source: Box::new(move |needed, before| self.open(needed, before)) }
+    }
+
+    /// What leaves files out.
+    pub(super) async fn ignored(&self) -> Result<Vec<u8>, Status> {
+        let label = self.label().unwrap_or_else(|| "internal".to_owned());
+        let ask = || ignore(&self.build, &self.session, &label, &self.directory);
+        self.ignore.0.get_or_try_init(ask).await.cloned()
+    }
+
+    /// Whose part of the build it is where it has a name.
+    fn label(&self) -> Option<String> {
+        self.name.as_ref().map(|name| format!("context {name}"))
     }
 
     fn name(&self) -> Option<ContextName> {
@@ -212,14 +231,7 @@ impl Context {
             Needed::Paths(paths) => paths,
             Needed::All => Vec::new(),
         };
-        let label = self.name.as_ref().map(|name| format!("context {name}"));
-        let ignore = match self.ignore {
-            Some(ignore) => ignore,
-            None => {
-                let label = label.as_deref().unwrap_or("internal");
-                ignore(&self.build, &self.session, label, &self.directory).await?
-            }
-        };
+        let (label, ignore) = (self.label(), self.ignored().await?);
         let (part, told) = match &label {
             Some(label) => (format!("[{label}] load from client"), self.directory.as_str()),
             None => ("[internal] load build context".to_owned(), "context"),

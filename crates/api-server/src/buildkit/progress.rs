@@ -33,6 +33,8 @@ pub(crate) struct Progress {
     is_read: AtomicBool,
     /// How many parts have begun.
     parts: AtomicUsize,
+    /// Parts that have not ended, by what they are known by.
+    going_on: Mutex<BTreeMap<String, Vertex>>,
     /// What was told, for who asks when the build has ended.
     log: Mutex<Log>,
 }
@@ -83,6 +85,9 @@ impl Log {
     }
 }
 
+/// What clients read of a part that was given up. They show it as CANCELED (BuildKit's util/progress/progressui).
+pub(super) const GIVEN_UP: &str = "context canceled";
+
 /// How much of what commands print is remembered, in bytes: BuildKit tells 2 MiB of each.
 const OUTPUT_MAX: usize = 8 << 20;
 
@@ -115,6 +120,7 @@ impl Progress {
             receiver: Mutex::new(Some(receiver)),
             is_read: AtomicBool::new(false),
             parts: AtomicUsize::new(0),
+            going_on: Mutex::default(),
             log: Mutex::default(),
         }
     }
@@ -130,9 +136,26 @@ impl Progress {
         self.is_read.load(Ordering::Relaxed)
     }
 
-    /// Nothing more happens.
+    /// Nothing more happens: what has not ended was given up.
     pub(crate) fn close(&self) {
+        self.give_up();
         self.sender.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// What has not ended was given up.
+    pub(crate) fn give_up(&self) {
+        let given_up = std::mem::take(&mut *self.going_on.lock().unwrap_or_else(PoisonError::into_inner));
+        let ended = |vertex| Vertex { completed: Some(now()), error: GIVEN_UP.to_owned(), ..vertex };
+        let vertexes: Vec<Vertex> = given_up.into_values().map(ended).collect();
+        if vertexes.is_empty() {
+            return;
+        }
+        let message = StatusResponse { vertexes, ..StatusResponse::default() };
+        let bytes = message.encode_to_vec();
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).add(&message, &bytes);
+        let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // Who has left so much unread does not hear of it.
+        sender.map(|sender| sender.try_send(Ok(bytes)));
     }
 
     /// All that was told until now.
@@ -167,13 +190,27 @@ impl Progress {
             started: Some(now()),
             ..Vertex::default()
         };
-        self.vertex(vertex.clone()).await;
+        self.begins(vertex.clone()).await;
         Part(vertex)
+    }
+
+    /// A part that has ended is needed, and was done before.
+    pub(crate) async fn begin_cached(&self, part: &mut Part) {
+        part.is_cached();
+        part.0.started = Some(now());
+        self.begins(part.0.clone()).await;
+    }
+
+    async fn begins(&self, vertex: Vertex) {
+        let all = || self.going_on.lock().unwrap_or_else(PoisonError::into_inner);
+        all().insert(vertex.digest.clone(), vertex.clone());
+        self.vertex(vertex).await;
     }
 
     /// A part has ended.
     pub(crate) async fn end(&self, part: &Part, error: Option<&str>) {
         let error = error.unwrap_or_default().to_owned();
+        self.going_on.lock().unwrap_or_else(PoisonError::into_inner).remove(part.digest());
         self.vertex(Vertex { completed: Some(now()), error, ..part.0.clone() }).await;
     }
 

@@ -13,7 +13,7 @@ use http::header::{HeaderName, HeaderValue};
 use super::asks::SessionAsks;
 use super::build::Build;
 use super::failure::{of_build, said};
-use super::local::{Definition, lower};
+use super::local::{Definition, Ignore, lower};
 use super::{attributes, failure};
 use crate::upload::{self, Upload};
 
@@ -93,7 +93,7 @@ pub(super) async fn definition(files: &RemoteFiles, name: &str, part: String) ->
     for name in [Some(wanted.to_owned()), lower(wanted)].into_iter().flatten() {
         let text = files.read(&name).await.map_err(|err| said(errdefs::chain(&err)))?;
         if let Some(text) = text {
-            return Ok(Definition { name, text, ignore: None, part });
+            return Ok(Definition { name, text, ignore: Ignore::default(), part });
         }
     }
     Err(said(format!("failed to read dockerfile: open {name}: no such file or directory")))

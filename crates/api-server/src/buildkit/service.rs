@@ -310,7 +310,6 @@ impl BuildService {
                 None => Loaded { definition: definition.clone(), fetched: None },
             };
             let local = self.local(build, wanted.context_in.clone(), loaded).await?;
-            definition.ignore = Some(local.ignore.clone());
             if !outcome.built.is_empty() {
                 // What checks find is told once.
                 definition.part.clear();

@@ -208,9 +208,11 @@ fn told(line: BuildLine) -> Line {
         BuildLine::Kept(id) => Line::kept(id),
         BuildLine::CacheLeft { directory, manifest } => Line::cache_left(directory, *manifest),
         // Those of a graph, which no build of ours is.
-        BuildLine::Failed { .. } | BuildLine::Part { .. } | BuildLine::Findings(_) | BuildLine::Used(_) => {
-            Line::Text { stream: String::new() }
-        }
+        BuildLine::Failed { .. }
+        | BuildLine::Part { .. }
+        | BuildLine::Findings(_)
+        | BuildLine::Heard(_)
+        | BuildLine::Used(_) => Line::Text { stream: String::new() },
     }
 }
 

@@ -59,7 +59,7 @@ use engine_api::host_config::HostConfig;
 use errdefs::ErrorKind;
 use oci::image::History;
 use oci::{Reference, ReferenceError};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::Engine;
@@ -93,7 +93,7 @@ pub use failed_at::{FailedAt, Missing, missing_in_context};
 pub(crate) use flights::Flights;
 pub use git::GitError;
 pub use graph::Needed;
-pub use input::{AskLogin, ContextSource, Directory, Input, Local, LocalFiles, SentFiles};
+pub use input::{AskIgnore, AskLogin, ContextSource, Directory, Input, Local, LocalFiles, SentFiles};
 pub use kept_context::{ContextFiles, ContextName};
 pub use leaks::LeakError;
 use lines::Lines;
@@ -215,6 +215,8 @@ pub enum BuildLine {
     },
     /// Of a graph: what checks find in its Dockerfile.
     Findings(Box<Findings>),
+    /// Of a graph: who reads says so when all before this has been told.
+    Heard(Arc<Notify>),
     /// Of a graph: what it used, at its end.
     Used(Box<Used>),
 }
@@ -230,7 +232,7 @@ pub enum PartEvent {
         /// The one that it follows.
         after: Option<usize>,
     },
-    /// It was done before.
+    /// It was done before. Of one that has ended already: now somebody needs it.
     Cached,
     /// It prints something.
     Output {
@@ -241,6 +243,8 @@ pub enum PartEvent {
     },
     /// It has ended well.
     Ended,
+    /// It has failed, for a reason. The build may go on.
+    Failed(String),
 }
 
 /// Why nothing was built. The texts are dockerd's.
@@ -258,6 +262,9 @@ pub enum BuildError {
     /// The context does not come.
     #[error(transparent)]
     RemoteContext(#[from] RemoteContextError),
+    /// It is not to be had what leaves files of the context out.
+    #[error(transparent)]
+    Ignore(AskError),
     /// The Dockerfile cannot be planned.
     #[error(transparent)]
     Plan(#[from] builder::PlanError),

@@ -39,6 +39,7 @@ mod buildx_attestations;
 mod buildx_contexts;
 mod buildx_history;
 mod buildx_platforms;
+mod buildx_progress;
 mod cgroup2;
 mod checkpoint;
 mod client_certificates;

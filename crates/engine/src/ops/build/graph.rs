@@ -4,7 +4,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use builder::{Base, Plan, PlannedStage};
-use dockerfile::{Files, Instruction, Kind, Mount, MountKind};
+use dockerfile::{Dockerfile, Files, Instruction, Kind, Mount, MountKind};
 
 /// Which files of the context a build needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,10 +26,10 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// Those of a stage, of which the Dockerfile has so many.
-    pub(super) fn new(planned: &PlannedStage, stages: usize) -> Names {
-        let label = match (stages, planned.name.as_str()) {
-            (1, _) => String::new(),
+    /// Those of a stage, of a Dockerfile in which it is alone or not.
+    pub(super) fn new(planned: &PlannedStage, is_alone: bool) -> Names {
+        let label = match (is_alone, planned.name.as_str()) {
+            (true, _) => String::new(),
             (_, "") => format!("stage-{} ", planned.index),
             (_, name) => format!("{name} "),
         };
@@ -50,6 +50,17 @@ impl Names {
         let (name, rest) = words.split_at(words.find(char::is_whitespace).unwrap_or(words.len()));
         format!("[{}{:>width$}/{}] {}{rest}", self.label, self.at, self.total, name.to_uppercase())
     }
+}
+
+/// Whether a Dockerfile has one stage. What is copied from images, and each mount of a command, is another one to BuildKit,
+/// nothing included (dockerfile2llb, toCommand and detectRunMount).
+pub(super) fn is_alone(dockerfile: &Dockerfile) -> bool {
+    let [stage] = &dockerfile.stages[..] else { return false };
+    !stage.instructions.iter().any(|instruction| match &instruction.kind {
+        Kind::Copy(files) => !files.from.is_empty(),
+        Kind::Run(run) => !run.mounts.is_empty(),
+        _ => false,
+    })
 }
 
 /// An instruction with its variables as far as they are known: what people read, not what is done. As a shell reads
@@ -412,10 +423,10 @@ mod tests {
     #[test]
     fn parts_are_named_as_buildkit_does() {
         let names = |text: &str| {
-            let (plan, stages) = (plan(text), dockerfile::parse(text).unwrap().stages.len());
+            let (plan, dockerfile) = (plan(text), dockerfile::parse(text).unwrap());
             let mut all = Vec::new();
             for stage in &plan.stages {
-                let mut names = Names::new(stage, stages);
+                let mut names = Names::new(stage, is_alone(&dockerfile));
                 if let Base::Image(image) = &stage.base {
                     all.push(names.next(&format!("from {image}")));
                 }
@@ -429,6 +440,8 @@ mod tests {
         let wanted =
             "[one 1/2] FROM a\n[one 2/2] RUN b\n[stage-1 1/1] COPY --from=one x y\n[stage-2 1/1] COPY --from=1 x y";
         assert_eq!(names(text), wanted);
+        assert_eq!(names("FROM a\nRUN --mount=type=cache,target=/c b\n").lines().next(), Some("[stage-0 1/2] FROM a"));
+        assert_eq!(names("FROM a\nCOPY --from=b c d\n").lines().next(), Some("[stage-0 1/2] FROM a"));
         let long = format!("FROM a\n{}", "RUN b\n".repeat(10));
         assert!(names(&long).starts_with("[ 1/11] FROM a\n[ 2/11] RUN b\n") && names(&long).ends_with("[11/11] RUN b"));
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use engine_api::auth::AuthConfig;
 
+use super::asks::{Answer, AskError};
 use super::graph::Needed;
 use super::kept_context::{ContextFiles, ContextName};
 use super::receive::{self, Context, ContextError};
@@ -54,14 +55,17 @@ pub struct SentFiles {
 /// Gives the user's login at a registry, if there is one.
 pub type AskLogin = Arc<dyn Fn(String) -> Pin<Box<dyn Future<Output = Option<AuthConfig>> + Send>> + Send + Sync>;
 
+/// Gives what leaves files of a context out. Asked once.
+pub type AskIgnore = Box<dyn FnOnce() -> Answer<Result<Vec<u8>, AskError>> + Send>;
+
 /// A Dockerfile, and who has the rest.
 pub struct Local {
     /// The Dockerfile's name.
     pub name: String,
     /// What is in it.
     pub text: Vec<u8>,
-    /// What leaves files of the context out.
-    pub ignore: Vec<u8>,
+    /// Who knows what leaves files of the context out; asked when all images have come.
+    pub ignore: AskIgnore,
     /// Who has the files.
     pub context: LocalFiles,
     /// Who knows logins.

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dockerfile::Instruction;
-use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::SendTimeoutError;
+use tokio::sync::{Notify, mpsc};
 
 use super::caches::Wanted;
 use super::flights::Flight;
@@ -233,7 +233,7 @@ impl Lines {
     /// Tells what the part of a graph does that is going on.
     pub(super) async fn part(&self, event: PartEvent) {
         let number = match event {
-            PartEvent::Ended => self.part.swap(0, Ordering::Relaxed),
+            PartEvent::Ended | PartEvent::Failed(_) => self.part.swap(0, Ordering::Relaxed),
             _ => self.part.load(Ordering::Relaxed),
         };
         if self.is_graph && number > 0 {
@@ -247,6 +247,22 @@ impl Lines {
         self.part.store(number, Ordering::Relaxed);
         self.part(PartEvent::Begun { name, after }).await;
         self.is_graph.then_some(number)
+    }
+
+    /// Waits until all that was told of a graph until now has been heard: what others tell by themselves comes behind it.
+    pub(super) async fn heard(&self) {
+        if self.is_graph {
+            let heard = Arc::new(Notify::new());
+            self.tell(BuildLine::Heard(heard.clone())).await;
+            heard.notified().await;
+        }
+    }
+
+    /// Tells of a part that has ended already that what it is was wanted and is here.
+    pub(super) async fn is_here(&self, part: usize) {
+        for event in [PartEvent::Cached, PartEvent::Ended] {
+            self.tell(BuildLine::Part { number: part, event }).await;
+        }
     }
 
     /// Tells what was used, of a graph.

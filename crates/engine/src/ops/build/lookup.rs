@@ -1,6 +1,6 @@
 //! Images that a build begins with or copies from, by name.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use builder::provenance::Material;
@@ -48,6 +48,8 @@ struct Known {
     found: Mutex<HashMap<Name, Arc<ImageRecord>>>,
     /// Held by who looks an image up: whoever wants the same finds it then.
     asking: Mutex<HashMap<Name, Arc<tokio::sync::Mutex<()>>>>,
+    /// Those that were not here before.
+    pulled: Mutex<HashSet<Digest>>,
     /// What the build is made of that is not in its context.
     materials: Mutex<BTreeSet<Material>>,
 }
@@ -122,6 +124,11 @@ impl Lookup {
         Ok(image)
     }
 
+    /// Whether an image that was looked up was here before.
+    pub(super) fn was_here(&self, image: &Digest) -> bool {
+        !lock(&self.known.pulled).contains(image)
+    }
+
     /// Notes something that came from elsewhere.
     pub(super) fn takes(&self, material: Material) {
         lock(&self.known.materials).insert(material);
@@ -133,10 +140,10 @@ impl Lookup {
     }
 
     async fn ask(&self, name: &str, platform: &str) -> Result<Arc<ImageRecord>, BuildError> {
-        let here = image::resolve_all(&self.engine.images, name);
-        if let Ok(images) = here
+        let here = image::resolve_all(&self.engine.images, name).unwrap_or_default();
+        if !here.is_empty()
             && !self.pull
-            && let Ok(image) = platforms::choose(&images, name, Some(platform))
+            && let Ok(image) = platforms::choose(&here, name, Some(platform))
             && self.hold(&image.id).await
         {
             return Ok(image);
@@ -157,6 +164,9 @@ impl Lookup {
         }
         let images = image::resolve_all(&self.engine.images, name)?;
         let image = platforms::choose(&images, name, Some(platform)).map_err(|err| BuildError::Base(err.into()))?;
+        if here.iter().all(|before| before.id != image.id) {
+            lock(&self.known.pulled).insert(image.id.clone());
+        }
         // Who removes it now does so by a user's word.
         self.hold(&image.id).await;
         Ok(image)

@@ -18,7 +18,7 @@ mod stage;
 
 use std::sync::Arc;
 
-use builder::{Arguments, Plan, PlannedStage, Platforms, Wanted};
+use builder::{Arguments, Plan, PlannedStage, Platforms, StepError, Wanted};
 use dockerfile::{Dockerfile, Kind};
 use dockerfile_checks::Checking;
 use oci::image::Platform;
@@ -33,12 +33,12 @@ use super::checks;
 use super::exports;
 use super::graph::{self, Needed, WantedBase};
 use super::imports::Imports;
-use super::input::{Archive, Directory, Input, Local, SentFiles};
+use super::input::{Archive, AskIgnore, Directory, Input, Local, SentFiles};
 use super::kept_context;
 use super::lines::Lines;
 use super::lookup::Lookup;
 use super::named::{Named, NamedContext};
-use super::receive;
+use super::receive::{self, Context};
 use super::remote_context::{self, FetchedContext};
 use super::turns::Turns;
 use super::{BuildError, BuildOptions, PartEvent, Solved, full_name, space, used};
@@ -87,62 +87,108 @@ pub(super) async fn build(
     lines: Arc<Lines>,
 ) -> Result<Solved, BuildError> {
     let _collecting = Collecting(engine.clone());
-    let named = Named::new(named);
-    let (task, told) = (engine.clone(), lines.clone());
     let input = opened(&engine, input, &client).await?;
-    // What a Dockerfile makes of its variables takes as long as its author likes, within bounds.
-    let planned = bridge::abandonable(move |abandoned| {
-        let mut is_text = true;
-        let (mut context, files, local) = match input {
-            OpenedInput::Archive(archive) => (receive::receive(&task, archive.0, &options.dockerfile)?, None, None),
-            OpenedInput::Fetched(fetched) => (fetched.open(&options.dockerfile, abandoned)?, None, None),
-            OpenedInput::Directory(Directory { name, text, files }) => {
-                (receive::of_text(&task, &name, &text)?, Some(files), None)
-            }
-            OpenedInput::Local(local) => {
-                let (context, files) = local.context.open(&task, &local.name, &local.text)?;
-                is_text = std::str::from_utf8(&local.text).is_ok();
-                let checking = checks::begin(&options, &local.text, &local.ignore, false)?;
-                (context, Some(files), Some((checking, local.login)))
-            }
-        };
-        told.read(context.text.clone());
-        // Who is told what checks find is BuildKit's client.
-        let (checking, ask) = local.unzip();
-        named.replace(&mut context.dockerfile, &options.platform);
-        let (plan, arguments) = plan(&context.dockerfile, &options, checking.is_some())?;
-        if let Some(SentFiles { name: Some(name), .. }) = &files
-            && graph::needed(&plan) != Needed::Nothing
-        {
-            receive::begin_with_kept(&mut context, name)?;
+    // Who is told what checks find is BuildKit's client.
+    let checking = match &input {
+        OpenedInput::Local(local) => Some(checks::begin(&options, &local.text, false).await?),
+        _ => None,
+    };
+    let buildkit = checking.is_some();
+    let read = read(&engine, input, (options, Named::new(named)), lines.clone()).await;
+    let Read { context, files, ignore, lookup, plan, refused, arguments, options } = match read {
+        Ok(read) => read,
+        Err(why) => {
+            checks::broken_off(checking, &lines).await;
+            return Err(why);
         }
-        if let Some(why) = builder::early::is_no_text(&plan).filter(|_| !is_text) {
-            return Err(why.into());
-        }
-        let refused = builder::early::refused(&plan, context.dockerfile.escape, checking.is_some());
-        let lookup = Lookup::new(&task, &options, ask, named, told);
-        Ok::<_, BuildError>((context, (files, checking), lookup, (plan, refused), arguments, options))
-    });
-    let (context, (files, checking), lookup, (plan, refused), arguments, options) = planned.await?;
-    if let Some((line, why)) = refused {
-        return Err(failed_at(&lines, line, why).await);
+    };
+    let refused = match refused {
+        Some((line, why)) if !buildkit => return Err(failed_at(&lines, line, why).await),
+        refused => refused,
+    };
+    if let Some(violation) = checking.as_ref().and_then(Checking::violation) {
+        return Err(BuildError::Checks(violation));
     }
     if let Err(err) = lookup.begin_named(&plan, (&context.place, &client), &options.platform).await {
+        checks::broken_off(checking, &lines).await;
         lines.failed().await;
         return Err(err);
     }
     let held = lookup.held();
     let whom = exports::For { engine: &engine, lookup: &lookup, client: &client, lines: &lines };
     let imports = Imports::open(whom, &options, &platform(&options.platform)?).await;
-    let buildkit = checking.is_some();
     let hides_steps = files.is_some();
     let beginning =
         Beginning { engine, options, context, client, lookup, lines, plan, arguments, imports, buildkit, hides_steps };
     let common = Arc::new(Common::new(beginning));
-    let built = solve(&common, (checking, files), names).await;
+    let early = checking.zip(ignore).map(|(checking, ignore)| Early { checking, ignore, refused });
+    let built = solve(&common, (early, files), names).await;
     // Contexts are given back with it, for which lists of all their files are written.
     bridge::blocking(move || kept_context::drop_here(common)).await;
     Ok(Solved { image: built?, held: Some(held) })
+}
+
+/// What is built, planned.
+struct Read {
+    context: Context,
+    files: Option<SentFiles>,
+    ignore: Option<AskIgnore>,
+    lookup: Lookup,
+    plan: Plan,
+    /// What is wrong whatever the images say that stages begin with, and where.
+    refused: Option<(usize, StepError)>,
+    arguments: Arguments,
+    options: BuildOptions,
+}
+
+/// What is done before the stages with BuildKit's clients.
+struct Early {
+    checking: Checking,
+    ignore: AskIgnore,
+    refused: Option<(usize, StepError)>,
+}
+
+/// Reads a Dockerfile, and plans what becomes of it.
+async fn read(
+    engine: &Engine,
+    input: OpenedInput,
+    (options, named): (BuildOptions, Named),
+    lines: Arc<Lines>,
+) -> Result<Read, BuildError> {
+    let engine = engine.clone();
+    // What a Dockerfile makes of its variables takes as long as its author likes, within bounds.
+    let read = bridge::abandonable(move |abandoned| {
+        let mut is_text = true;
+        let (mut context, files, local) = match input {
+            OpenedInput::Archive(archive) => (receive::receive(&engine, archive.0, &options.dockerfile)?, None, None),
+            OpenedInput::Fetched(fetched) => (fetched.open(&options.dockerfile, abandoned)?, None, None),
+            OpenedInput::Directory(Directory { name, text, files }) => {
+                (receive::of_text(&engine, &name, &text)?, Some(files), None)
+            }
+            OpenedInput::Local(local) => {
+                let (context, files) = local.context.open(&engine, &local.name, &local.text)?;
+                is_text = std::str::from_utf8(&local.text).is_ok();
+                (context, Some(files), Some((local.ignore, local.login)))
+            }
+        };
+        lines.read(context.text.clone());
+        let (ignore, ask) = local.unzip();
+        let buildkit = ignore.is_some();
+        named.replace(&mut context.dockerfile, &options.platform);
+        let (plan, arguments) = plan(&context.dockerfile, &options, buildkit)?;
+        if let Some(SentFiles { name: Some(name), .. }) = &files
+            && graph::needed(&plan) != Needed::Nothing
+        {
+            receive::begin_with_kept(&mut context, name)?;
+        }
+        let refused = builder::early::refused(&plan, context.dockerfile.escape, buildkit);
+        // Where that is depends on nothing else: nobody says where.
+        let no_text = || builder::early::is_no_text(&plan).filter(|_| !is_text).map(|why| (0, why));
+        let refused = refused.or_else(no_text);
+        let lookup = Lookup::new(&engine, &options, ask, named, lines);
+        Ok(Read { context, files, ignore, lookup, plan, refused, arguments, options })
+    });
+    read.await
 }
 
 /// Waits for what is built from where it has to be waited for.
@@ -165,10 +211,10 @@ async fn failed_at(lines: &Lines, line: usize, why: impl Into<BuildError>) -> Bu
 /// Has come what is needed, solves the stages, and gives the image its names; answers its id.
 async fn solve(
     common: &Arc<Common>,
-    (checking, files): (Option<Checking>, Option<SentFiles>),
+    (early, files): (Option<Early>, Option<SentFiles>),
     names: Vec<Reference>,
 ) -> Result<String, BuildError> {
-    begin(common, checking, files).await?;
+    begin(common, early, files).await?;
     let image = stages(common).await?;
     finish(common, image, names).await
 }
@@ -233,8 +279,8 @@ async fn announce_step(lines: &Lines, (at, steps): (usize, usize), original: &st
 }
 
 /// Does what comes before the stages: as BuildKit does it where there is something to check, else as dockerd's own builder.
-async fn begin(common: &Arc<Common>, checking: Option<Checking>, files: Option<SentFiles>) -> Result<(), BuildError> {
-    let Some(checking) = checking else {
+async fn begin(common: &Arc<Common>, early: Option<Early>, files: Option<SentFiles>) -> Result<(), BuildError> {
+    let Some(early) = early else {
         if let Some(files) = files {
             let needed = needed(common);
             have_sent(common, files, needed).await?;
@@ -242,13 +288,40 @@ async fn begin(common: &Arc<Common>, checking: Option<Checking>, files: Option<S
         announce(common).await;
         return Ok(());
     };
-    let has_triggers = metadata(common).await?;
-    checks::in_build(checking, &common.lookup, &common.lines).await?;
-    early::refuse(common).await?;
+    let has_triggers = look(common, early).await?;
     let needed = if has_triggers { Needed::All } else { graph::needed(&common.plan) };
     match files {
         Some(files) => have_sent(common, files, needed).await,
         None => Ok(()),
+    }
+}
+
+/// Looks up images and what leaves files out, tells what checks find then, and refuses what is wrong; answers whether an
+/// image asks for instructions.
+async fn look(common: &Arc<Common>, Early { mut checking, ignore, refused }: Early) -> Result<bool, BuildError> {
+    let looked_up = async {
+        let has_triggers = metadata(common).await?;
+        Ok((has_triggers, checks::ignore(ignore, &common.lines).await?))
+    };
+    let (has_triggers, ignore) = match looked_up.await {
+        Ok(looked_up) => looked_up,
+        Err(why) => {
+            checks::broken_off(Some(checking), &common.lines).await;
+            return Err(why);
+        }
+    };
+    let refused = match refused {
+        Some(refused) => Some(refused),
+        None => early::refused(common).await,
+    };
+    if let Some((line @ 1.., _)) = refused {
+        checking = checking.until(line);
+    }
+    let violation = checks::in_build(checking.ignoring(ignore), &common.lookup, &common.lines).await;
+    match (refused, violation) {
+        (Some((line, why)), _) => Err(failed_at(&common.lines, line, why).await),
+        (None, Some(violation)) => Err(BuildError::Checks(violation)),
+        (None, None) => Ok(has_triggers),
     }
 }
 

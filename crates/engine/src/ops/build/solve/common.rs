@@ -1,7 +1,7 @@
 //! What all stages of a build have in common.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use builder::cache::Key;
@@ -98,6 +98,8 @@ pub(super) struct StageImage {
     pub(super) image: Arc<ImageRecord>,
     /// The part that it is of a graph.
     pub(super) part: Option<usize>,
+    /// Whether it is still to be told that it was here when the first one needs it.
+    pub(super) is_to_be_told: Arc<AtomicBool>,
 }
 
 /// What a build begins with.

@@ -2,24 +2,20 @@
 
 use std::sync::Arc;
 
-use builder::{Base, PlannedStage};
+use builder::{Base, PlannedStage, StepError};
 use oci::image::ExecConfig;
 
-use super::super::BuildError;
 use super::common::Common;
 
-/// Refuses instructions that what their variables stand for makes wrong.
-pub(super) async fn refuse(common: &Arc<Common>) -> Result<(), BuildError> {
+/// The first instruction that what its variables stand for makes wrong: its line, and why.
+pub(super) async fn refused(common: &Arc<Common>) -> Option<(usize, StepError)> {
     let task = common.clone();
     // What a Dockerfile makes of its variables takes as long as its author likes, within bounds.
-    let refused = bridge::blocking(move || {
+    let refused = move || {
         let escape = task.context.dockerfile.escape;
         builder::early::refused_with(&task.plan, escape, &task.arguments, &|planned| base(&task, planned))
-    });
-    let Some((line, why)) = refused.await else { return Ok(()) };
-    common.lines.at(line);
-    common.lines.failed().await;
-    Err(why.into())
+    };
+    bridge::blocking(refused).await
 }
 
 /// What the image says that a stage begins with.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bridge::Abandoned;
 use builder::cache::{Key, key};
@@ -49,6 +50,8 @@ pub(super) struct StageSolver {
     pub(super) renews: bool,
     /// Whether nothing behind this is known any more.
     missed: bool,
+    /// The image that it begins with, as long as it is to be told that it was here.
+    base: Option<StageImage>,
     /// What its parts are called, and the number of the last one.
     names: Names,
     part: Option<usize>,
@@ -126,6 +129,9 @@ impl StageSolver {
             solver.instruction(instruction, index >= literal_from).await?;
             lines.text(format!(" ---> {}\n", short(solver.image.as_ref()))).await;
         }
+        if place + 1 == common.plan.stages.len() {
+            needs_base(&mut solver).await;
+        }
         // With BuildKit an outcome of nothing is an image, too.
         if solver.image.is_none() && common.buildkit && place + 1 == common.plan.stages.len() {
             solver.image = Some(image_of_nothing(&solver).await?);
@@ -140,8 +146,11 @@ impl StageSolver {
     /// What the stage begins with, and what that asks for.
     async fn begin(common: Arc<Common>, place: usize, lines: Arc<Lines>) -> Result<StageSolver, BuildError> {
         let planned = &common.plan.stages[place];
-        let mut names = Names::new(planned, common.context.dockerfile.stages.len());
-        let (base, part) = base(&common, place, &lines, &mut names).await?;
+        let mut names = Names::new(planned, graph::is_alone(&common.context.dockerfile));
+        let base = base(&common, place, &lines, &mut names).await?;
+        let part = base.as_ref().and_then(|base| base.part);
+        let to_tell = base.clone().filter(|base| base.is_to_be_told.load(Ordering::Relaxed));
+        let base = base.map(|base| base.image);
         let empty = ExecConfig::default();
         let config = base.as_ref().map_or(&empty, |base| &base.config.config);
         let escape = common.context.dockerfile.escape;
@@ -158,6 +167,7 @@ impl StageSolver {
             platform,
             renews,
             missed: renews,
+            base: to_tell,
             names,
             part,
             in_part: false,
@@ -295,6 +305,9 @@ impl StageSolver {
     /// Goes on from what a step came to before, if that is known.
     pub(super) async fn known(&mut self, step: &Keyed) -> bool {
         if self.renews {
+            if self.in_part {
+                needs_base(self).await;
+            }
             self.explain(step, false).await;
             return false;
         }
@@ -312,10 +325,16 @@ impl StageSolver {
         self.explain(step, found.is_some()).await;
         match found {
             Some(image) => {
+                if self.in_part {
+                    self.base = None;
+                }
                 sharing::goes_on_from(self, step, image).await;
                 true
             }
             None => {
+                if self.in_part {
+                    needs_base(self).await;
+                }
                 self.missed = true;
                 false
             }
@@ -433,6 +452,16 @@ impl StageSolver {
     }
 }
 
+/// Tells that the image that a stage begins with was here, which only counts where something is done with it. As with
+/// BuildKit, whose outcomes of sources come when they are needed.
+async fn needs_base(solver: &mut StageSolver) {
+    if let Some(StageImage { part: Some(part), is_to_be_told, .. }) = solver.base.take()
+        && is_to_be_told.swap(false, Ordering::Relaxed)
+    {
+        solver.lines.is_here(part).await;
+    }
+}
+
 /// An image that says what a stage says, and has no files.
 async fn image_of_nothing(solver: &StageSolver) -> Result<Digest, BuildError> {
     let engine = solver.common.engine.clone();
@@ -493,13 +522,13 @@ fn secrets(operation: &Operation) -> Vec<String> {
     run.mounts.iter().filter_map(variable).collect()
 }
 
-/// The image that a stage begins with, `None` for nothing; and the part of a graph that it is.
+/// The image that a stage begins with, `None` for nothing.
 async fn base(
     common: &Common,
     place: usize,
     lines: &Arc<Lines>,
     names: &mut Names,
-) -> Result<(Option<Arc<ImageRecord>>, Option<usize>), BuildError> {
+) -> Result<Option<StageImage>, BuildError> {
     let planned = &common.plan.stages[place];
     check_platform(planned)?;
     let words = match &planned.base {
@@ -512,14 +541,14 @@ async fn base(
     };
     match (common.graph.base(place), &planned.base) {
         (StageBase::Stage(stage), _) => match common.outcome(stage).await {
-            Some(image) => Ok((Some(common.engine.images.resolve(image.as_str())?), None)),
-            None => Ok((None, None)),
+            Some(image) => {
+                let image = common.engine.images.resolve(image.as_str())?;
+                Ok(Some(StageImage { image, part: None, is_to_be_told: Arc::default() }))
+            }
+            None => Ok(None),
         },
         // Stages that begin with the same image have that part in common.
-        (StageBase::ImageOf(stage), _) => {
-            let StageImage { image, part } = common.base(stage).await;
-            Ok((Some(image), part))
-        }
+        (StageBase::ImageOf(stage), _) => Ok(Some(common.base(stage).await)),
         (StageBase::Image, Base::Image(name)) => {
             let is_told = words.is_some();
             let part = match words {
@@ -531,9 +560,11 @@ async fn base(
             if is_told {
                 lines.part(PartEvent::Ended).await;
             }
-            common.begin_with(place, StageImage { image: image.clone(), part });
-            Ok((Some(image), part))
+            let is_to_be_told = Arc::new(AtomicBool::new(is_told && common.lookup.was_here(&image.id)));
+            let base = StageImage { image, part, is_to_be_told };
+            common.begin_with(place, base.clone());
+            Ok(Some(base))
         }
-        _ => Ok((None, None)),
+        _ => Ok(None),
     }
 }

@@ -11,6 +11,7 @@
 //! - [`service`] knows the calls, [`build`] what builds there are and what becomes of one.
 //! - [`attributes`] reads what a client wants of a Dockerfile: pure. [`inputs`] has it come with what it is built from:
 //!   [`local`] has the client send its files, [`layout`] its images, [`remote`] has a context whole.
+//! - [`beside`] has a classic build's image attested, annotated and brought to outputs, for our own client.
 //! - [`attest`] says where an image comes from, and what is in it.
 //! - [`outputs`] brings what was built to where the client wants it.
 //! - [`progress`] is what a client sees of a build, [`follow`] what makes it so; [`failure`] what it reads where one fails.
@@ -26,6 +27,7 @@
 mod asks;
 mod attest;
 mod attributes;
+pub(crate) mod beside;
 mod blobs;
 mod build;
 mod clip;

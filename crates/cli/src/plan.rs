@@ -1,5 +1,6 @@
 //! From a command line to what the API wants: pure functions of the command line and its [`Surroundings`].
 
+pub mod beside;
 pub mod bootstrap;
 pub mod build;
 pub mod buildx;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use engine_api::auth::AuthConfig;
 use engine_api::host_config::Ulimit;
 use http::Method;
+use serde::Serialize;
 use tokio::sync::mpsc;
 
 use crate::call::{Answer, Client, Payload, Upload};
@@ -81,6 +82,21 @@ pub struct BuildOptions {
     pub reproducible: Option<i64>,
     /// What is shown to registries.
     pub logins: BTreeMap<String, AuthConfig>,
+    /// What is said of the image, by kind (`provenance`, `sbom`), and how. Only our daemon says it, of outputs.
+    pub attest: BTreeMap<String, String>,
+    /// Where the image goes with what is said and written of it, which the session takes. Only our daemon knows that.
+    pub outputs: Vec<BuildOutput>,
+}
+
+/// An output of the daemon's (moby api/types, `ImageBuildOutput`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct BuildOutput {
+    /// `image`, `oci`, `docker`, `tar`.
+    #[serde(rename = "Type")]
+    pub kind: String,
+    /// How: `name`, `push`, `annotation.NAME`.
+    pub attrs: BTreeMap<String, String>,
 }
 
 impl BuildOptions {
@@ -129,6 +145,11 @@ impl BuildOptions {
         }
         if !self.no_cache_stages.is_empty() {
             query = query.with("nocachefilter", &json(serde_json::to_string(&self.no_cache_stages)));
+        }
+        if !self.outputs.is_empty() {
+            query = query
+                .with("attest", &json(serde_json::to_string(&self.attest)))
+                .with("outputs", &json(serde_json::to_string(&self.outputs)));
         }
         if let Some(secs) = self.reproducible {
             query = query.with("source-date-epoch", &secs.to_string()).with("rewrite-timestamp", "1");

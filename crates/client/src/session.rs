@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! POST /session  --> daemon: who we are, and which calls we answer
-//! calls          <-- GetSecret, CheckAgent, ForwardAgent, Pull, DiffCopy; Info, Read, Write of blobs
+//! calls          <-- GetSecret, Credentials, CheckAgent, ForwardAgent, Pull, DiffCopy; Info, Read, Write of blobs
 //! ```
 //! A session lives as long as what [`open`] answers is polled.
 
 pub mod layouts;
+pub mod outputs;
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -16,19 +17,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use buildkit_api::content;
 pub use buildkit_api::messages::Stat;
 use buildkit_api::messages::{
-    AgentBytes, CheckAgentRequest, ContentInfoRequest, Empty, GetSecretRequest, GetSecretResponse, ReadContentRequest,
+    AgentBytes, CheckAgentRequest, ContentInfoRequest, CredentialsRequest, CredentialsResponse, Empty,
+    GetSecretRequest, GetSecretResponse, ReadContentRequest,
 };
 pub use buildkit_api::modes;
 use buildkit_api::sender;
 pub use buildkit_api::sender::{Directory, followed};
 use buildkit_api::server::{self, Call, Reply, Service, Streaming};
 use buildkit_api::status::{Code, Status};
+use engine_api::auth::AuthConfig;
 use http::HeaderMap;
 use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 use self::layouts::Layout;
+use self::outputs::Outputs;
 use crate::call::Client;
 use crate::error::ClientError;
 use crate::hijack::upgrade;
@@ -43,6 +47,7 @@ const CHECK_AGENT: &str = "/moby.sshforward.v1.SSH/CheckAgent";
 const PULL: &str = "/moby.upload.v1.Upload/Pull";
 const FORWARD_AGENT: &str = "/moby.sshforward.v1.SSH/ForwardAgent";
 const FILES: &str = "/moby.filesync.v1.FileSync/DiffCopy";
+const CREDENTIALS: &str = "/moby.filesync.v1.Auth/Credentials";
 
 /// Which agent a call is of.
 const AGENT_ID: &str = "buildkit.ssh.id";
@@ -55,6 +60,10 @@ pub type Packer = fn(&Path) -> io::Result<Box<dyn Read + Send>>;
 
 /// The agent that a call means which says nothing of it.
 const AGENT_DEFAULT: &str = "default";
+
+/// Docker Hub's registry, and by what its login is kept.
+const HUB: &str = "registry-1.docker.io";
+const HUB_KEY: &str = "https://index.docker.io/v1/";
 
 /// How many bytes of an agent go at once.
 const PIECE_BYTES: usize = 32 << 10;
@@ -73,6 +82,8 @@ pub struct Offers {
     pub directories: BTreeMap<String, PathBuf>,
     /// Directories of caches by name.
     pub layouts: BTreeMap<String, Layout>,
+    /// Logins by registry.
+    pub logins: BTreeMap<String, AuthConfig>,
 }
 
 /// The directory that a build is of.
@@ -94,7 +105,7 @@ pub enum SecretSource {
 }
 
 impl Offers {
-    /// Whether there is nothing to ask for.
+    /// Whether there is nothing to ask for; logins alone are told with the build.
     pub fn is_empty(&self) -> bool {
         self.secrets.is_empty() && self.agents.is_empty() && self.directories.is_empty() && self.layouts.is_empty()
     }
@@ -107,16 +118,19 @@ pub async fn open(
     offers: Offers,
     pack: Packer,
     context: Option<Context>,
+    outputs: Outputs,
 ) -> Result<impl Future<Output = Result<(), Status>>, ClientError> {
     let (key, directory) = context.map(|context| (context.key, context.directory)).unzip();
-    let calls = [SECRET, CHECK_AGENT, FORWARD_AGENT, PULL].into_iter().chain(directory.is_some().then_some(FILES));
+    let calls = [SECRET, CREDENTIALS, CHECK_AGENT, FORWARD_AGENT, PULL, outputs::SEND];
+    let calls = calls.into_iter().chain(directory.is_some().then_some(FILES));
     let mut headers = vec![("X-Docker-Expose-Session-Uuid", id), ("X-Docker-Expose-Session-Name", "longshore")];
     headers.extend(key.iter().map(|key| ("X-Docker-Expose-Session-Sharedkey", key.as_str())));
     let calls = calls.chain([content::INFO, content::READ, content::WRITE, content::ABORT]);
     headers.extend(calls.map(|call| ("X-Docker-Expose-Session-Grpc-Method", call)));
     let hijacked = upgrade(client, "/session", PROTOCOL, &headers, b"").await?;
     let io = tokio::io::join(hijacked.reader, hijacked.writer);
-    Ok(server::serve(io, Answers { offers: Arc::new(offers), pack, directory: Arc::new(Mutex::new(directory)) }))
+    let directory = Arc::new(Mutex::new(directory));
+    Ok(server::serve(io, Answers { offers: Arc::new(offers), pack, directory, outputs }))
 }
 
 /// Who answers.
@@ -125,6 +139,7 @@ struct Answers {
     offers: Arc<Offers>,
     pack: Packer,
     directory: Arc<Mutex<Option<Box<dyn Directory>>>>,
+    outputs: Outputs,
 }
 
 impl Service for Answers {
@@ -134,6 +149,10 @@ impl Service for Answers {
                 let id = call.message::<GetSecretRequest>()?.id;
                 let data = self.secret(&id)?;
                 Ok(Reply::message(&GetSecretResponse { data }))
+            }
+            CREDENTIALS => {
+                let host = call.message::<CredentialsRequest>()?.host;
+                Ok(Reply::message(&self.login(&host)))
             }
             CHECK_AGENT => {
                 let id = call.message::<CheckAgentRequest>()?.id;
@@ -154,10 +173,13 @@ impl Service for Answers {
     }
 
     fn streams(&self, path: &str) -> bool {
-        matches!(path, FORWARD_AGENT | PULL | FILES | content::WRITE)
+        matches!(path, FORWARD_AGENT | PULL | FILES | content::WRITE | outputs::SEND)
     }
 
     async fn stream(&self, call: Streaming) {
+        if call.path == outputs::SEND {
+            return self.outputs.take(call).await;
+        }
         if call.path == content::WRITE {
             return match self.layout(&call.headers).cloned() {
                 Ok(layout) => layouts::write(&layout, call).await,
@@ -206,6 +228,18 @@ impl Answers {
             SecretSource::Variable(name) => std::env::var(name).map(String::into_bytes).map_err(|_| missing()),
             SecretSource::File(path) => std::fs::read(path)
                 .map_err(|err| Status::new(Code::Unknown, format!("failed to read {}: {err}", path.display()))),
+        }
+    }
+
+    /// What is shown to a registry; nothing where there is no login.
+    fn login(&self, host: &str) -> CredentialsResponse {
+        let key = if host == HUB { HUB_KEY } else { host };
+        match self.offers.logins.get(key) {
+            None => CredentialsResponse::default(),
+            Some(login) if !login.identity_token.is_empty() => {
+                CredentialsResponse { username: String::new(), secret: login.identity_token.clone() }
+            }
+            Some(login) => CredentialsResponse { username: login.username.clone(), secret: login.password.clone() },
         }
     }
 
@@ -298,7 +332,12 @@ mod tests {
         let secrets = [("file", SecretSource::File(path.clone())), ("home", SecretSource::Variable("PATH".into()))];
         let secrets = secrets.map(|(name, source)| (name.to_owned(), source)).into();
         let offers = Arc::new(Offers { secrets, ..Offers::default() });
-        let answers = Answers { offers, pack: |_| Ok(Box::new(io::empty())), directory: Arc::default() };
+        let answers = Answers {
+            offers,
+            pack: |_| Ok(Box::new(io::empty())),
+            directory: Arc::default(),
+            outputs: Outputs::default(),
+        };
         assert_eq!(answers.secret("file").unwrap_err().code, Code::Unknown as i32);
         std::fs::write(&path, "said").unwrap();
         assert_eq!(answers.secret("file").unwrap(), b"said");

@@ -129,9 +129,13 @@ fn annotations(exporter: &Exporter) -> Result<Annotations, Status> {
     for (name, value) in &exporter.attributes {
         let Some((kind, platform, key)) = annotation(name) else { continue };
         let (key, value) = (key.to_owned(), value.clone());
+        let platform = match platform {
+            "" => String::new(),
+            platform => build::platform_name(platform),
+        };
         match kind {
-            "" | "manifest" => all.manifest.push([platform.to_owned(), key, value]),
-            "manifest-descriptor" => all.manifest_descriptor.push([platform.to_owned(), key, value]),
+            "" | "manifest" => all.manifest.push([platform, key, value]),
+            "manifest-descriptor" => all.manifest_descriptor.push([platform, key, value]),
             "index" => drop(all.index.insert(key, value)),
             "index-descriptor" => drop(all.index_descriptor.insert(key, value)),
             other => return Err(said(format!("unrecognized annotation type {other}"))),

@@ -37,7 +37,7 @@ use super::tunnel;
 const BUILD_ID: &str = "buildkit-controlapi-buildid";
 
 /// Who reads Dockerfiles.
-const DOCKERFILE: &str = "dockerfile.v0";
+pub(super) const DOCKERFILE: &str = "dockerfile.v0";
 
 /// Who has an image read them, which clients ask for where `BUILDKIT_SYNTAX` is set. Like `# syntax=` it is passed over.
 const GATEWAY: &str = "gateway.v0";
@@ -376,7 +376,7 @@ impl BuildService {
     }
 
     /// Brings an outcome to where the client wants it.
-    async fn export(
+    pub(super) async fn export(
         &self,
         build: &Build,
         outcome: &Outcome,

@@ -1,5 +1,6 @@
 //! Images of Dockerfiles.
 
+mod beside;
 mod tail;
 
 use std::collections::BTreeMap;
@@ -17,8 +18,10 @@ use errdefs::ErrorKind;
 use http::StatusCode;
 use serde::de::DeserializeOwned;
 
+use self::beside::Bringing;
 use self::tail::Tail;
 use crate::buildkit;
+use crate::buildkit::beside::Beside;
 use crate::handlers::progress::{FailedAt, Fault, Line};
 use crate::handlers::pull;
 use crate::query::Query;
@@ -69,11 +72,14 @@ struct Wanted {
     options: BuildOptions,
     named: Vec<NamedContext>,
     client: Client,
+    /// What is wanted beside the image.
+    beside: Option<Beside>,
 }
 
 impl Wanted {
     async fn of(call: &Call) -> Result<Wanted, Failure> {
         check(&call.query)?;
+        let beside = beside::read(&call.query)?;
         let mut options = options(call)?;
         let logins = call.headers.get(LOGINS).and_then(|value| value.to_str().ok()).unwrap_or_default();
         options.logins = AuthConfig::all_from_header(logins);
@@ -81,13 +87,14 @@ impl Wanted {
         let client = if session.is_empty() { None } else { Some(session_of(call, session).await?) };
         let given: BTreeMap<String, String> = json(&call.query, "buildcontexts", "error reading build contexts")?;
         let named = buildkit::contexts(&call.buildkit, session, &given).await?;
-        Ok(Wanted { options, named, client })
+        Ok(Wanted { options, named, client, beside })
     }
 
     async fn start(self, call: Call, input: Input) -> Result<Answer, Failure> {
         let quiet = call.query.flag("q");
         let names_images = !call.version.before(30);
         let shown_as = call.query.text("excerpt").to_owned();
+        let beside = self.beside.map(|wanted| Bringing::new(wanted, &call, &self.options));
         let mut building = build::start(&call.engine, self.options, input, self.named, self.client)?;
         // What fails before there is anything to tell has a status of its own.
         let first = match building.next().await {
@@ -105,8 +112,8 @@ impl Wanted {
             Some(Ok(first)) => first,
         };
         Ok(call.progress(async move |sink| match quiet {
-            true => tell_outcome(building, first, &shown_as, sink).await,
-            false => tell_all(building, first, names_images, &shown_as, sink).await,
+            true => tell_outcome(building, first, &shown_as, beside, sink).await,
+            false => tell_all(building, first, (names_images, &shown_as), beside, sink).await,
         }))
     }
 }
@@ -122,11 +129,21 @@ fn no_session(session: &str) -> Failure {
     Failure::invalid(format!("no active session for {session}: context deadline exceeded"))
 }
 
-async fn tell_all(mut building: Building, first: BuildLine, names_images: bool, shown_as: &str, sink: Sink) {
+async fn tell_all(
+    mut building: Building,
+    first: BuildLine,
+    (names_images, shown_as): (bool, &str),
+    mut beside: Option<Bringing>,
+    sink: Sink,
+) {
     let mut next = Some(Ok(first));
     while let Some(line) = next {
         let told = match line {
             Ok(BuildLine::Image(_)) if !names_images => Ok(()),
+            Ok(BuildLine::Used(used)) => {
+                beside.iter_mut().for_each(|beside| beside.used = *used.clone());
+                Ok(())
+            }
             Err(err) => tell_failure(&building, &err, shown_as, &sink).await,
             Ok(line) => sink.line(&told(line)).await,
         };
@@ -136,19 +153,31 @@ async fn tell_all(mut building: Building, first: BuildLine, names_images: bool, 
         }
         next = building.next().await;
     }
+    if let Some(beside) = beside
+        && beside.bring(&building, &sink, false).await.is_err()
+    {
+        return;
+    }
     // Who reads the end may prune: nothing is needed any more by then.
     drop(building);
     drop(sink);
 }
 
 /// The image's id alone; the last of what was told only where it fails.
-async fn tell_outcome(mut building: Building, first: BuildLine, shown_as: &str, sink: Sink) {
+async fn tell_outcome(
+    mut building: Building,
+    first: BuildLine,
+    shown_as: &str,
+    mut beside: Option<Bringing>,
+    sink: Sink,
+) {
     let (mut tail, mut left) = (Tail::default(), Vec::new());
     tail.push(first);
     while let Some(line) = building.next().await {
         match line {
             // The client has to note it however little it wants to be told.
             Ok(line @ BuildLine::CacheLeft { .. }) => left.push(told(line)),
+            Ok(BuildLine::Used(used)) => beside.iter_mut().for_each(|beside| beside.used = *used.clone()),
             Ok(line) => tail.push(line),
             Err(err) => {
                 for line in tail.lines() {
@@ -162,7 +191,12 @@ async fn tell_outcome(mut building: Building, first: BuildLine, shown_as: &str, 
             }
         }
     }
-    let image = building.image.take().unwrap_or_default();
+    let image = building.image.clone().unwrap_or_default();
+    if let Some(beside) = beside
+        && !matches!(beside.bring(&building, &sink, true).await, Ok(true))
+    {
+        return;
+    }
     // As above.
     drop(building);
     for line in left {
@@ -233,7 +267,8 @@ fn check(query: &Query) -> Result<(), Failure> {
         "2" => return Err(not_yet("building with BuildKit's protocol")),
         other => return Err(Failure::invalid(format!("invalid version {other:?}"))),
     }
-    if query.given("outputs").is_some() {
+    // Ours alone has sessions beside this call.
+    if query.given("outputs").is_some() && query.text("session").is_empty() {
         return Err(not_yet("another output of a build than an image"));
     }
     match query.text("remote") {

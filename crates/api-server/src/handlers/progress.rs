@@ -1,5 +1,7 @@
 //! The lines in which long work is told (moby `pkg/jsonmessage`).
 
+use std::collections::BTreeMap;
+
 use engine::ops::build::{Descriptor, Explanation};
 use engine_api::image::PushedInstead;
 use engine_api::progress::{Progress, UNKNOWN_WIDTH};
@@ -43,6 +45,8 @@ pub(crate) enum Line {
     Kept { aux: Kept },
     /// A cache that is left in a directory of the client's, for the client.
     CacheLeft { aux: Box<CacheLeft> },
+    /// What is said of what a build has brought to outputs, for the client.
+    Exported { aux: Exported },
     /// Where a build has failed, for the client.
     FailedAt { aux: Box<FailedAt> },
     /// The end of what failed.
@@ -89,6 +93,13 @@ pub(crate) struct Kept {
 pub(crate) struct CacheLeft {
     cache_left: String,
     manifest: Descriptor,
+}
+
+/// What is said of outputs: `containerimage.digest`, ...
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Exported {
+    exported: BTreeMap<String, String>,
 }
 
 /// Where a build has failed.
@@ -149,6 +160,11 @@ impl Line {
     /// A cache that is left in a directory of the client's.
     pub(crate) fn cache_left(directory: String, manifest: Descriptor) -> Line {
         Line::CacheLeft { aux: Box::new(CacheLeft { cache_left: directory, manifest }) }
+    }
+
+    /// What is said of outputs.
+    pub(crate) fn exported(exported: BTreeMap<String, String>) -> Line {
+        Line::Exported { aux: Exported { exported } }
     }
 
     /// What became of a step of a build.

@@ -120,8 +120,6 @@ pub static LATER: &[Later] = &[
 static VALUES: &[(&str, &str)] = &[
     ("build --allow device", "no build gets devices"),
     ("build --allow security.insecure", "no build gets all privileges"),
-    ("build --annotation", "docker's buildx does it with this daemon"),
-    ("build --attest`, `--sbom`, `--provenance", "docker's buildx does it with this daemon"),
     ("build --builder", "other builders than the daemon"),
     ("build --progress=rawjson", "docker's buildx does it with this daemon"),
 ];

@@ -1,5 +1,6 @@
 //! `build`.
 
+mod beside;
 mod caches;
 mod checks;
 mod failed_at;
@@ -17,6 +18,7 @@ use client::build::{self, BuildOptions};
 use client::call::Answer;
 use client::session::{Context as Told, Offers, SecretSource};
 
+use self::beside::Taking;
 use super::progress::{self, Target};
 use super::{Context, load};
 use crate::args::Parsed;
@@ -77,6 +79,8 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
         return checks::answer(context, &options, &subject, &call).await;
     }
     wanted.caches = caches::offer(&mut options, &mut offers)?;
+    wanted.beside.tell(&mut options);
+    offers.logins.clone_from(&options.logins);
     let silent = wanted.is_silent();
     let debug = context.debug || parsed.flag("debug");
     let Some(subject) = subject else { return offering(context, &mut options, source, &wanted, offers).await };
@@ -113,6 +117,8 @@ struct Wanted {
     /// Where the image's id goes; empty for nowhere.
     id_file: String,
     outputs: Vec<Output>,
+    /// What the daemon brings of them.
+    beside: beside::Wanted,
     /// What nothing in the image may be later than, in seconds since 1970.
     time: Option<i64>,
     /// What is noted of caches that the daemon leaves with us.
@@ -140,6 +146,7 @@ impl Wanted {
             wishes,
             metadata_file: parsed.text("metadata-file").to_owned(),
             id_file: parsed.text("iidfile").to_owned(),
+            beside: beside::Wanted::of(parsed, &outputs)?,
             outputs,
             time,
             caches: caches::Tags::new(),
@@ -191,26 +198,33 @@ async fn offering(
     offers: Offers,
 ) -> Result<(), Exit> {
     let told = told(context, &source, wanted)?;
-    if offers.is_empty() && told.is_none() {
-        return send(context, options, source, wanted).await;
+    let mut taking = Taking::default();
+    if offers.is_empty() && told.is_none() && options.outputs.is_empty() {
+        return send(context, options, source, wanted, &mut taking).await;
     }
+    taking = wanted.beside.take();
     let id = stdx::id::random_hex::<12>();
     let (directory, text) = told.unzip();
-    let needs_session = !offers.is_empty();
-    let session = match client::session::open(&context.client, &id, offers, packed, directory).await {
+    let needs_session = !offers.is_empty() || wanted.beside.is_asked();
+    let outputs = taking.outputs.clone();
+    let session = match client::session::open(&context.client, &id, offers, packed, directory, outputs).await {
         // There are daemons without any, which get an archive.
         Err(ClientError::Api { .. }) if !needs_session => {
-            return send(context, options, source, wanted).await;
+            options.outputs.clear();
+            return send(context, options, source, wanted, &mut taking).await;
         }
         session => session?,
     };
     options.session.clone_from(&id);
-    let options = &*options;
     let sending = async {
-        let Some(text) = text else { return send(context, options, source, wanted).await };
+        let Some(text) = text else { return send(context, options, source, wanted, &mut taking).await };
         match build::build_directory(&context.client, text, options).await {
-            Err(ClientError::NotOurs) => send(context, options, source, wanted).await,
-            answer => follow(context, options, answer?, wanted).await,
+            Err(ClientError::NotOurs) if wanted.beside.is_asked() => Err(Exit::new(1, beside::NOT_OURS)),
+            Err(ClientError::NotOurs) => {
+                options.outputs.clear();
+                send(context, options, source, wanted, &mut taking).await
+            }
+            answer => follow(context, options, answer?, wanted, &mut taking).await,
         }
     };
     tokio::select! {
@@ -308,16 +322,29 @@ fn shown_name(place: &str, file: &str) -> String {
     }
 }
 
-async fn send(context: &Context, options: &BuildOptions, source: Source, wanted: &Wanted) -> Result<(), Exit> {
+async fn send(
+    context: &Context,
+    options: &BuildOptions,
+    source: Source,
+    wanted: &Wanted,
+    taking: &mut Taking,
+) -> Result<(), Exit> {
     let archive = source.open().map_err(|err| Exit::error(&err))?;
     let sent = Sent::new(archive, wanted.shows() && options.remote.is_empty(), wanted.redraws());
     let answer = build::build(&context.client, load::upload(Box::new(sent)), options).await?;
-    follow(context, options, answer, wanted).await
+    follow(context, options, answer, wanted, taking).await
 }
 
 /// Shows what is told of a build, and brings what it came to.
-async fn follow(context: &Context, options: &BuildOptions, answer: Answer, wanted: &Wanted) -> Result<(), Exit> {
-    let Wanted { id_file, outputs, caches, .. } = wanted;
+async fn follow(
+    context: &Context,
+    options: &BuildOptions,
+    answer: Answer,
+    wanted: &Wanted,
+    taking: &mut Taking,
+) -> Result<(), Exit> {
+    let Wanted { caches, .. } = wanted;
+    let mut exported = None;
     let silent = wanted.is_silent();
     let (mut image, mut failed, mut left, mut failed_at) = (String::new(), None, Vec::new(), None);
     let mut told = String::new();
@@ -327,6 +354,9 @@ async fn follow(context: &Context, options: &BuildOptions, answer: Answer, wante
         }
         if let Some(id) = aux.get("FailedContainer").and_then(|id| id.as_str()) {
             failed = Some(id.to_owned());
+        }
+        if let Some(told) = aux.get("Exported") {
+            exported = Some(told.clone());
         }
         if let Some(at) = aux.get("FailedAt") {
             failed_at = Some(at.clone());
@@ -355,12 +385,15 @@ async fn follow(context: &Context, options: &BuildOptions, answer: Answer, wante
             say!("{told}");
         }
     }
-    if image.is_empty() && !outputs.is_empty() {
-        return Err(Exit::new(1, "the daemon has told no image ID: there is nothing to write"));
+    match exported {
+        Some(exported) => {
+            taking.end().await?;
+            pushing::write(&wanted.metadata_file, &beside::metadata(&exported))?;
+        }
+        None if wanted.beside.is_asked() => return Err(Exit::new(1, beside::NOT_OURS)),
+        None => bring(context, options, &image, wanted).await?,
     }
-    outputs::bring(context, &image, &options.names, outputs).await?;
-    let pushed = if wanted.wishes.push { pushing::push(context, &options.names, wanted.target()).await? } else { None };
-    pushing::note(&wanted.metadata_file, &image, pushed.as_deref(), &options.names)?;
+    let id_file = &wanted.id_file;
     if id_file.is_empty() {
         return Ok(());
     }
@@ -368,6 +401,16 @@ async fn follow(context: &Context, options: &BuildOptions, answer: Answer, wante
         return Err(Exit::new(1, format!("Server did not provide an image ID. Cannot write {id_file}")));
     }
     fs::write(id_file, image).map_err(|err| Exit::new(1, format!("open {id_file}: {}", go_error(&err))))
+}
+
+/// Brings an image of which nothing is said to where it is wanted, and notes that.
+async fn bring(context: &Context, options: &BuildOptions, image: &str, wanted: &Wanted) -> Result<(), Exit> {
+    if image.is_empty() && !wanted.outputs.is_empty() {
+        return Err(Exit::new(1, "the daemon has told no image ID: there is nothing to write"));
+    }
+    outputs::bring(context, image, &options.names, &wanted.outputs).await?;
+    let pushed = if wanted.wishes.push { pushing::push(context, &options.names, wanted.target()).await? } else { None };
+    pushing::write(&wanted.metadata_file, &plan::buildx::metadata(image, pushed.as_deref(), &options.names))
 }
 
 /// `--build-arg`, and the proxies of the configuration.

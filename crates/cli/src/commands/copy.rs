@@ -7,6 +7,7 @@ use std::io::{self, IsTerminal, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use client::call::{Answer, Upload};
 use client::container;
 use engine_api::paths::clean;
@@ -185,22 +186,44 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// Unpacks an archive into a directory, which is made where it is missing.
+/// An archive that is unpacked into a directory, which is made where it is missing.
+pub(super) struct Unpacking {
+    pieces: mpsc::Sender<Bytes>,
+    outcome: oneshot::Receiver<Result<(), Exit>>,
+}
+
+impl Unpacking {
+    pub(super) fn begin(directory: &str) -> Unpacking {
+        let (pieces, receiver) = mpsc::channel(4);
+        let (done, outcome) = oneshot::channel();
+        let directory = directory.to_owned();
+        std::thread::spawn(move || {
+            let archive = Archive { pieces: receiver, current: Default::default(), copied: Default::default() };
+            // Nobody waits only when the process ends.
+            let _ = done.send(local::unpack_into(archive, &directory));
+        });
+        Unpacking { pieces, outcome }
+    }
+
+    /// Adds a piece; answers whether more is wanted. Whoever unpacks may have given up, and says why at the end.
+    pub(super) async fn add(&self, piece: Bytes) -> bool {
+        self.pieces.send(piece).await.is_ok()
+    }
+
+    /// Waits until all is there.
+    pub(super) async fn end(self) -> Result<(), Exit> {
+        drop(self.pieces);
+        self.outcome.await.map_err(|_| Exit::silent(1))?
+    }
+}
+
+/// Unpacks an archive into a directory.
 pub(super) async fn into_directory(mut answer: Answer, directory: &str) -> Result<(), Exit> {
-    let (pieces, receiver) = mpsc::channel(4);
-    let (done, outcome) = oneshot::channel();
-    let directory = directory.to_owned();
-    std::thread::spawn(move || {
-        let archive = Archive { pieces: receiver, current: Default::default(), copied: Default::default() };
-        // Nobody waits only when the process ends.
-        let _ = done.send(local::unpack_into(archive, &directory));
-    });
+    let unpacking = Unpacking::begin(directory);
     while let Some(piece) = answer.next().await? {
-        // Whoever unpacks has given up, and says why.
-        if pieces.send(piece).await.is_err() {
+        if !unpacking.add(piece).await {
             break;
         }
     }
-    drop(pieces);
-    outcome.await.map_err(|_| Exit::silent(1))?
+    unpacking.end().await
 }

@@ -48,17 +48,6 @@ pub enum WishError {
     /// Something that no build is allowed.
     #[error("--allow {0} is not supported yet: no build gets it")]
     Refused(String),
-    /// Nothing is said of what was built.
-    #[error(
-        "--{0} is not supported yet: docker buildx build makes attestations with this daemon, of what is pushed or sent"
-    )]
-    Attestation(&'static str),
-    /// It is said of nothing known.
-    #[error("attestation type not specified")]
-    AttestationType,
-    /// Nothing is noted beside what was built.
-    #[error("--annotation is not supported yet: docker buildx build annotates what is pushed or sent")]
-    Annotation,
     /// There is nothing to push.
     #[error("tag is needed when pushing to registry")]
     NothingToPush,
@@ -72,10 +61,6 @@ pub fn wishes(
 ) -> Result<Wishes, WishError> {
     if !matches!(parsed.text("builder"), "" | "default") {
         return Err(WishError::Builder(parsed.text("builder").to_owned()));
-    }
-    attestations(parsed)?;
-    if !parsed.list("annotation").is_empty() {
-        return Err(WishError::Annotation);
     }
     let push = parsed.flag("push") || outputs.iter().any(|output| output.push);
     if push && names(parsed.list("tag"), outputs).is_empty() {
@@ -137,30 +122,6 @@ fn allows_host_network(parsed: &Parsed) -> Result<bool, WishError> {
     Ok(allows)
 }
 
-/// Refuses what is wanted to be said of the image; that nothing is to be said is how it is.
-fn attestations(parsed: &Parsed) -> Result<(), WishError> {
-    for flag in ["sbom", "provenance"] {
-        match parsed.text(flag) {
-            "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => {}
-            text if is_disabled(text) => {}
-            _ => return Err(WishError::Attestation(flag)),
-        }
-    }
-    for text in parsed.list("attest") {
-        if !text.split(',').any(|field| field.starts_with("type=")) {
-            return Err(WishError::AttestationType);
-        }
-        if !is_disabled(text) {
-            return Err(WishError::Attestation("attest"));
-        }
-    }
-    Ok(())
-}
-
-fn is_disabled(text: &str) -> bool {
-    text.split(',').any(|field| matches!(field, "disabled=true" | "disabled=1"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,12 +168,8 @@ mod tests {
             ("--builder x .", "no builder \"x\" found: there is that of the daemon alone, \"default\""),
             ("--allow x .", "unknown entitlement x"),
             ("--allow security.insecure .", "--allow security.insecure is not supported yet: no build gets it"),
-            ("--attest mode=max .", "attestation type not specified"),
         ] {
             assert_eq!(of(words), Err(wanted.to_owned()), "{words}");
-        }
-        for words in ["--sbom=true .", "--provenance mode=max .", "--attest type=sbom .", "--annotation a=b ."] {
-            assert!(of(words).is_err_and(|err| err.contains("is not supported yet: docker buildx build ")), "{words}");
         }
     }
 

@@ -11,6 +11,20 @@ pub struct Output {
     pub name: String,
     /// Whether it goes from the store to the registries of its names.
     pub push: bool,
+    /// Whether an image is asked for as what `load` takes.
+    pub loads: bool,
+}
+
+impl Output {
+    /// The image, from the store to its registries.
+    pub fn pushed() -> Output {
+        Output { kind: Kind::Image, destination: String::new(), name: String::new(), push: true, loads: false }
+    }
+
+    /// Whether it is an image that can be pushed.
+    pub fn is_named_image(&self) -> bool {
+        self.kind == Kind::Image && !self.loads
+    }
 }
 
 /// What goes somewhere.
@@ -74,7 +88,7 @@ pub fn parse(texts: &[String]) -> Result<Vec<Output>, OutputError> {
 fn one(text: &str) -> Result<Output, OutputError> {
     if !text.contains('=') {
         let kind = if text == "-" { Kind::Files } else { Kind::Directory };
-        return Ok(Output { kind, destination: text.to_owned(), name: String::new(), push: false });
+        return Ok(Output { kind, destination: text.to_owned(), name: String::new(), push: false, loads: false });
     }
     let (mut kind, mut destination, mut name, mut push) = ("", "", "", "");
     for field in text.split(',') {
@@ -92,6 +106,7 @@ fn one(text: &str) -> Result<Output, OutputError> {
         "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => kind == "registry",
         other => return Err(OutputError::Push(other.to_owned())),
     };
+    let loads = kind == "docker" && destination.is_empty();
     let kind = match kind {
         "" => return Err(OutputError::NoType),
         "image" | "registry" => Kind::Image,
@@ -114,7 +129,7 @@ fn one(text: &str) -> Result<Output, OutputError> {
         (Kind::Files | Kind::Oci | Kind::Docker, "") => "-",
         (_, destination) => destination,
     };
-    Ok(Output { kind, destination: destination.to_owned(), name: name.to_owned(), push: is_pushed })
+    Ok(Output { kind, destination: destination.to_owned(), name: name.to_owned(), push: is_pushed, loads })
 }
 
 #[cfg(test)]

@@ -217,7 +217,7 @@ pub enum BuildLine {
     Findings(Box<Findings>),
     /// Of a graph: who reads says so when all before this has been told.
     Heard(Arc<Notify>),
-    /// Of a graph: what it used, at its end.
+    /// What was used, at the end; for who says where the image comes from.
     Used(Box<Used>),
 }
 
@@ -473,6 +473,11 @@ impl Building {
 }
 
 impl Building {
+    /// The Dockerfile; empty if none was read.
+    pub fn dockerfile(&self) -> Arc<str> {
+        lock(&self.failed_at).text.clone()
+    }
+
     /// Where it is that it has failed for a reason; of a graph [`BuildLine::Failed`] says it.
     pub fn failed_at(&self, err: &BuildError) -> FailedAt {
         lock(&self.failed_at).clone().of(err)
@@ -573,6 +578,17 @@ pub fn platform_of(options: &BuildOptions) -> String {
     };
     let variant = if variant.is_empty() { variant } else { format!("/{variant}") };
     format!("{os}/{architecture}{variant}")
+}
+
+/// A platform by the one name that it has of several: `linux/x86_64` is `linux/amd64`.
+pub fn platform_name(text: &str) -> String {
+    let mut parts = text.splitn(3, '/');
+    let [Some(os), Some(architecture)] = [parts.next(), parts.next()] else { return text.to_owned() };
+    let (architecture, variant) = registry_client::processor(architecture, parts.next().unwrap_or_default());
+    match variant.as_str() {
+        "" => format!("{os}/{architecture}"),
+        variant => format!("{os}/{architecture}/{variant}"),
+    }
 }
 
 /// What history says of a step.

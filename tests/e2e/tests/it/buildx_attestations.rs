@@ -13,7 +13,7 @@ use crate::buildx::{Plugged, plugged};
 /// An image with records of several package managers.
 const RECORDS: &str = "FROM scratch\nCOPY root /\n";
 
-fn records() -> TempDir {
+pub(crate) fn records() -> TempDir {
     context(&[
         ("Dockerfile", RECORDS),
         ("root/etc/os-release", "ID=debian\nVERSION_ID=\"12\"\nPRETTY_NAME=\"Debian GNU/Linux 12\"\n"),
@@ -24,7 +24,7 @@ fn records() -> TempDir {
 }
 
 /// The statements that an archive has beside its image: their kinds and what is in them.
-fn statements(archive: &Path) -> Vec<(String, Value)> {
+pub(crate) fn statements(archive: &Path) -> Vec<(String, Value)> {
     let index = document(archive, "index.json");
     let outcome = document(archive, &blob(&index["manifests"][0]));
     let is_said = |entry: &&Value| entry["annotations"]["vnd.docker.reference.type"] == "attestation-manifest";

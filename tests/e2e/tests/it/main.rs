@@ -15,6 +15,7 @@ mod api_socket;
 mod bootstrap;
 mod budget;
 mod build;
+mod build_attestations;
 mod build_bounds;
 mod build_cache;
 mod build_cache_local;

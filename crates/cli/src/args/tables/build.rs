@@ -45,8 +45,13 @@ pub(super) const LIST: Command = command(&["buildx ls"], "", "List builders", Ve
 const FLAGS: &[Flag] = &[
     Flag::value("add-host", Kind::List, "list", "Add a host to /etc/hosts of its commands (host:ip)"),
     Flag::value("allow", Kind::Strings, "strings", "What commands may have that ask for it (network.host)"),
-    Flag::value("annotation", Kind::List, "stringArray", "Annotate the image; not supported yet"),
-    Flag::value("attest", Kind::List, "stringArray", "Attestations (type=...); only disabled=true is supported yet"),
+    Flag::value(
+        "annotation",
+        Kind::List,
+        "stringArray",
+        "Annotate what is pushed or laid out ([TYPE[PLATFORM]:]name=value)",
+    ),
+    Flag::value("attest", Kind::List, "stringArray", "Attestations (type=provenance|sbom[,...])"),
     Flag::value("build-arg", Kind::List, "list", "Value of an ARG of the Dockerfile (name=value)"),
     Flag::value(
         "build-context",
@@ -99,13 +104,13 @@ const FLAGS: &[Flag] = &[
     text("platform", "Platform to build for"),
     Flag::value("progress", Kind::Text, "string", "How it is shown what is done (auto, plain, tty, quiet)")
         .default("auto"),
-    text("provenance", "Where the image comes from; only false is supported yet"),
+    text("provenance", "Attest where the image comes from (true, false, mode=min|max)"),
     Flag::bool("pull", "Look for newer base images"),
     Flag::bool("push", "Push the image's names, too"),
     Flag::bool("quiet", "Only print the image's ID").short('q'),
     Flag::bool("reproducible", "Clamp times in the image to SOURCE_DATE_EPOCH, or to 1970"),
     Flag::bool("rm", "Remove containers of commands that end well").default("true"),
-    text("sbom", "What is in the image; only false is supported yet"),
+    text("sbom", "Attest what is in the image (true, false, generator=IMAGE)"),
     Flag::value("secret", Kind::List, "list", "Secret for RUN --mount=type=secret (id=NAME[,src=FILE|,env=VARIABLE])"),
     Flag::value("security-opt", Kind::Strings, "strings", "Security options"),
     Flag::value("shm-size", Kind::Bytes, "bytes", "Size of /dev/shm of its commands").default("0"),

@@ -6,7 +6,6 @@ use oci::{Reference, ReferenceError};
 
 use super::super::progress::Target;
 use super::super::{Context, push};
-use crate::plan;
 use crate::report::{Exit, go_error};
 
 /// Pushes all names, one after the other; answers the digest that the image has there, if that was told.
@@ -25,10 +24,9 @@ pub(super) async fn push(context: &Context, names: &[String], target: Option<Tar
 }
 
 /// Writes down what was built, if that is wanted.
-pub(super) fn note(file: &str, image: &str, pushed: Option<&str>, names: &[String]) -> Result<(), Exit> {
+pub(super) fn write(file: &str, text: &str) -> Result<(), Exit> {
     if file.is_empty() {
         return Ok(());
     }
-    let text = plan::buildx::metadata(image, pushed, names);
     fs::write(file, text).map_err(|err| Exit::new(1, format!("open {file}: {}", go_error(&err))))
 }

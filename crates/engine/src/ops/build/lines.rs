@@ -265,11 +265,9 @@ impl Lines {
         }
     }
 
-    /// Tells what was used, of a graph.
+    /// Tells what was used.
     pub(super) async fn used(&self, used: Used) {
-        if self.is_graph {
-            self.tell(BuildLine::Used(Box::new(used))).await;
-        }
+        self.tell(BuildLine::Used(Box::new(used))).await;
     }
 
     /// Notes which line of the Dockerfile comes next.

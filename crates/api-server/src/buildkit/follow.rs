@@ -53,7 +53,7 @@ pub(super) async fn follow(
                 parts.tell(progress, number, PartEvent::Begun { name, after }).await;
             }
             Ok(BuildLine::Part { number, event }) => parts.tell(progress, number, event).await,
-            Ok(BuildLine::Heard(told)) => told.notify_one(),
+            Ok(BuildLine::Heard(unheard)) => drop(unheard),
             Ok(BuildLine::Used(used)) => followed.used = *used,
             Ok(BuildLine::CacheLeft { manifest, .. }) => build.left_cache(&manifest),
             Ok(BuildLine::Findings(findings)) => {

@@ -53,13 +53,14 @@ mod used;
 mod work;
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
 use engine_api::host_config::HostConfig;
 use errdefs::ErrorKind;
 use oci::image::History;
 use oci::{Reference, ReferenceError};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::Engine;
@@ -215,8 +216,8 @@ pub enum BuildLine {
     },
     /// Of a graph: what checks find in its Dockerfile.
     Findings(Box<Findings>),
-    /// Of a graph: who reads says so when all before this has been told.
-    Heard(Arc<Notify>),
+    /// Of a graph: who has told all before this drops it; so does a line that nobody reads.
+    Heard(mpsc::Sender<Infallible>),
     /// What was used, at the end; for who says where the image comes from.
     Used(Box<Used>),
 }

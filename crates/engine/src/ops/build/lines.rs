@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dockerfile::Instruction;
+use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::SendTimeoutError;
-use tokio::sync::{Notify, mpsc};
 
 use super::caches::Wanted;
 use super::flights::Flight;
@@ -252,9 +252,9 @@ impl Lines {
     /// Waits until all that was told of a graph until now has been heard: what others tell by themselves comes behind it.
     pub(super) async fn heard(&self) {
         if self.is_graph {
-            let heard = Arc::new(Notify::new());
-            self.tell(BuildLine::Heard(heard.clone())).await;
-            heard.notified().await;
+            let (unheard, mut heard) = mpsc::channel(1);
+            self.tell(BuildLine::Heard(unheard)).await;
+            heard.recv().await;
         }
     }
 

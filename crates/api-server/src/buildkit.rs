@@ -41,7 +41,7 @@ mod modes;
 mod outputs;
 mod progress;
 mod questions;
-mod remote;
+pub(crate) mod remote;
 mod service;
 mod tunnel;
 

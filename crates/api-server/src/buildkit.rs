@@ -42,7 +42,7 @@ mod modes;
 mod outputs;
 mod progress;
 mod questions;
-mod remote;
+pub(crate) mod remote;
 mod service;
 mod tunnel;
 

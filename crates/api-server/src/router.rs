@@ -128,6 +128,7 @@ const ROUTES: &[Route] = routes![
     GET    "/system/df"            Plain   disk::usage,
     POST   "/images/prune"         Plain  disk::prune_images,
     POST   "/longshore/build"      Plain build::build_directory,
+    POST   "/longshore/dockerfile" Plain build::look::dockerfile,
     GET    "/longshore/images/budget" Plain disk::image_budget,
     GET    "/longshore/images/{}/files" Plain save::files,
     GET    "/longshore/exposure"   Plain  live::exposure,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use engine_api::auth::AuthConfig;
 use engine_api::host_config::Ulimit;
 use http::Method;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::call::{Answer, Client, Payload, Upload};
@@ -182,4 +182,24 @@ pub async fn build_directory(client: &Client, text: Vec<u8>, options: &BuildOpti
     let payload = Payload::Archive(Upload { pieces });
     let answer = client.stream_with(Method::POST, &path, &[(LOGINS, &logins)], payload).await;
     answer.map_err(ClientError::of_own_call)
+}
+
+/// A Dockerfile that the daemon has found.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Looked {
+    /// All of it.
+    pub text: String,
+}
+
+/// The Dockerfile of a context that the daemon fetches, or of the archive that is sent. Only our daemon can:
+/// [`ClientError::NotOurs`] of others.
+pub async fn dockerfile(client: &Client, context: Upload, options: &BuildOptions) -> Result<Looked, ClientError> {
+    let path = Query::new("/longshore/dockerfile")
+        .with_text("remote", &options.remote)
+        .with_text("dockerfile", &options.dockerfile)
+        .with_text("session", &options.session)
+        .build();
+    let answer = client.stream(Method::POST, &path, Payload::Archive(context)).await;
+    answer.map_err(ClientError::of_own_call)?.json().await
 }

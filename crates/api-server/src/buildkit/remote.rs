@@ -87,6 +87,13 @@ async fn pull(session: &Session, path: &str, upload: &Upload) -> Result<(), Stat
     Ok(())
 }
 
+/// The Dockerfile in a context that has come for the sake of nothing else.
+pub(crate) async fn dockerfile(fetched: FetchedContext, name: &str) -> Result<Vec<u8>, String> {
+    let files = fetched.files().await.map_err(|err| errdefs::chain(&err))?;
+    let found = definition(&files, name, String::new()).await.map_err(|err| err.message)?;
+    Ok(found.text)
+}
+
 /// The Dockerfile in such a context.
 pub(super) async fn definition(files: &RemoteFiles, name: &str, part: String) -> Result<Definition, Status> {
     let wanted = if files.is_dockerfile { ALONE } else { name };

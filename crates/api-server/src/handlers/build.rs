@@ -1,6 +1,7 @@
 //! Images of Dockerfiles.
 
 mod beside;
+pub(crate) mod look;
 mod tail;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use engine_api::host_config::{HostConfig, Ulimit};
 use engine_api::json::DecodeError;
 use errdefs::ErrorKind;
 use http::StatusCode;
+use hyper::body::Bytes;
 use serde::de::DeserializeOwned;
 
 use self::beside::Bringing;
@@ -28,7 +30,7 @@ use crate::query::Query;
 use crate::request::{Call, RequestBody};
 use crate::response::{self, Answer, Gone, Sink};
 use crate::status::Failure;
-use crate::upload::{self, feed};
+use crate::upload::{self, UploadReader, feed};
 
 /// Logins by registry (moby api/types/registry, `X-Registry-Config`).
 const LOGINS: &str = "x-registry-config";
@@ -41,16 +43,19 @@ pub(crate) async fn build(mut call: Call) -> Result<Answer, Failure> {
     let wanted = Wanted::of(&call).await?;
     let first = call.body.chunk().await?;
     let input = match call.query.text("remote") {
-        "" => {
-            let (upload, archive) = upload::channel();
-            let body = std::mem::replace(&mut call.body, RequestBody::Whole(Default::default()));
-            // Ends with the body, or when nobody reads it any more.
-            tokio::spawn(feed(first, body, upload));
-            Input::archive(archive)
-        }
+        "" => Input::archive(archive(&mut call, first)),
         url => Input::Remote(url.to_owned()),
     };
     wanted.start(call, input).await
+}
+
+/// The body as it comes, behind its first piece.
+fn archive(call: &mut Call, first: Option<Bytes>) -> UploadReader {
+    let (upload, archive) = upload::channel();
+    let body = std::mem::replace(&mut call.body, RequestBody::Whole(Default::default()));
+    // Ends with the body, or when nobody reads it any more.
+    tokio::spawn(feed(first, body, upload));
+    archive
 }
 
 /// `POST /longshore/build`: the same of a directory that the client's session tells; the body is the Dockerfile. Ours alone.

@@ -16,7 +16,9 @@ use std::path::{Path, PathBuf};
 use client::ClientError;
 use client::build::{self, BuildOptions};
 use client::call::Answer;
+use client::session::outputs::Outputs;
 use client::session::{Context as Told, Offers, SecretSource};
+use engine_api::paths::clean;
 
 use self::beside::Taking;
 use super::progress::{self, Target};
@@ -73,10 +75,19 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     }
     // It is none of the Dockerfile's.
     let check = options.arguments.remove("BUILDKIT_DOCKERFILE_CHECK").flatten();
-    let subject = checks::Subject::of(&source, shown, check)?;
+    let subject = checks::Subject::of(&source, shown, check.clone())?;
     if let Some(call) = checks::Call::parse(parsed)? {
-        let subject = subject.ok_or_else(|| Exit::new(1, not_asked(&source)))?;
-        return checks::answer(context, &options, &subject, &call).await;
+        return match subject {
+            Some(subject) => checks::answer(context, &options, &subject, &call).await,
+            None => {
+                // As buildx shows it: joined like a path, whatever it is.
+                let shown = match parsed.text("file") {
+                    "" => clean(&format!("{place}/Dockerfile")),
+                    file => file.to_owned(),
+                };
+                ask_fetched(context, &mut options, source, (offers, shown, check), &call).await
+            }
+        };
     }
     wanted.caches = caches::offer(&mut options, &mut offers)?;
     wanted.beside.tell(&mut options);
@@ -99,13 +110,30 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     sent
 }
 
-/// Why what is built from is not asked anything.
-fn not_asked(source: &Source) -> &'static str {
-    match source {
-        Source::Remote(_) => "a Dockerfile that the daemon fetches is not asked yet: docker buildx build does it",
-        _ => "a Dockerfile in an archive is not asked yet: docker buildx build does it",
-    }
+/// Answers what is asked of a Dockerfile that only the daemon finds, with what it needs for that.
+async fn ask_fetched(
+    context: &Context,
+    options: &mut BuildOptions,
+    source: Source,
+    (offers, shown, check): (Offers, String, Option<String>),
+    call: &checks::Call,
+) -> Result<(), Exit> {
+    let subject = if offers.is_empty() {
+        checks::Subject::fetched(context, source, options, (shown, check)).await?
+    } else {
+        options.session = stdx::id::random_hex::<12>();
+        let id = &options.session;
+        let session = client::session::open(&context.client, id, offers, packed, None, Outputs::default()).await?;
+        tokio::select! {
+            subject = checks::Subject::fetched(context, source, options, (shown, check)) => subject?,
+            _ = session => return Err(Exit::new(1, SESSION_CLOSED)),
+        }
+    };
+    checks::answer(context, options, &subject, call).await
 }
+
+/// Why a build has nobody to ask any more.
+const SESSION_CLOSED: &str = "the daemon has closed the build's session";
 
 /// What is wanted of a build that the daemon is not told of.
 struct Wanted {
@@ -230,7 +258,7 @@ async fn offering(
     tokio::select! {
         sent = sending => sent,
         ended = session => match ended {
-            Ok(()) => Err(Exit::new(1, "the daemon has closed the build's session")),
+            Ok(()) => Err(Exit::new(1, SESSION_CLOSED)),
             Err(status) => Err(Exit::error(&status)),
         },
     }

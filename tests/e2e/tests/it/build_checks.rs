@@ -3,9 +3,11 @@
 use std::process::Command;
 
 use tempfile::TempDir;
+use testkit::registry::{Answer, Request, Server};
 use testkit::{Cli, Daemon, Output};
 
 use crate::build::{context, path};
+use crate::build_git::Repositories;
 use crate::buildx::plugged;
 use crate::support::split;
 
@@ -206,5 +208,67 @@ fn privileged_our_own_build_checks_too() {
             "{output:?}"
         );
         assert!(!output.stdout.contains("Step"), "{output:?}");
+    });
+}
+
+/// What GNU tar makes of a directory.
+fn packed(directory: &TempDir) -> Vec<u8> {
+    let output = Command::new("tar").args(["-C", &path(directory), "-cz", "."]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    output.stdout
+}
+
+#[test]
+fn privileged_what_is_fetched_or_sent_whole_is_checked_as_by_buildx() {
+    plugged(|plugged| {
+        let directory = context(&[("Dockerfile", BAD), ("sub/other", "FROM scratch AS x\nCOPY a /\n")]);
+        let (archive, text) = (packed(&directory), BAD.as_bytes().to_vec());
+        let of_server = archive.clone();
+        let server = Server::start(move |request: &Request| match request.path.as_str() {
+            "/context.tar.gz" => Answer::new(200, of_server.clone()),
+            "/dockerfile" => Answer::new(200, BAD),
+            _ => Answer::new(404, "gone"),
+        });
+        let (tar, file) =
+            (format!("http://{}/context.tar.gz", server.host()), format!("http://{}/dockerfile", server.host()));
+        let repositories = Repositories::new();
+        repositories.commit("x", &[("Dockerfile", BAD)]);
+        repositories.serve("x");
+        let git = repositories.url("x");
+        for (flags, place, input) in [
+            ("--check", git.as_str(), &Vec::new()),
+            ("--check", "-", &archive),
+            ("--call=targets", "-", &text),
+            ("--check", tar.as_str(), &Vec::new()),
+            ("--check", file.as_str(), &Vec::new()),
+            ("--check -f sub/other", tar.as_str(), &Vec::new()),
+            ("--check --target Bad", "-", &archive),
+            ("--call=check,format=json", "-", &archive),
+            ("--call=targets", tar.as_str(), &Vec::new()),
+            ("--call=outline", file.as_str(), &Vec::new()),
+        ] {
+            let line = format!("build {flags} {place}");
+            let theirs = testkit::process::run(&mut plugged.command(&format!("buildx {line}")), input).unwrap();
+            let mut command = plugged.at.daemon.command(Cli::Longshore).unwrap();
+            let ours = testkit::process::run(command.args(split(&line)), input).unwrap();
+            assert_eq!(found(&ours), found(&theirs), "{line}: {ours:?} {theirs:?}");
+            assert!(!ours.stdout.is_empty(), "{line}: {ours:?}");
+        }
+        let json = |program: &mut Command, line: &str| {
+            testkit::process::run(
+                program.args(split(&format!("{line} --call=check,format=json {}", path(&directory)))),
+                b"",
+            )
+        };
+        let ours = json(&mut plugged.at.daemon.command(Cli::Longshore).unwrap(), "build").unwrap();
+        let theirs = json(&mut plugged.command("buildx"), "build").unwrap();
+        assert_eq!(found(&ours), found(&theirs));
+        let mut command = plugged.at.daemon.command(Cli::Longshore).unwrap();
+        let none = testkit::process::run(command.args(split(&format!("build --check {tar} -f none"))), b"").unwrap();
+        let wanted = "failed to read dockerfile: open none: no such file or directory";
+        assert!(none.code == 1 && none.stderr.contains(wanted), "{none:?}");
+        let mut command = plugged.at.daemon.command(Cli::Longshore).unwrap();
+        let none = testkit::process::run(command.args(split("build --check http://127.0.0.1:1/x.git")), b"").unwrap();
+        assert!(none.code == 1 && none.stderr.contains("127.0.0.1"), "{none:?}");
     });
 }

@@ -1,9 +1,10 @@
 //! What checks of a Dockerfile find, and what else can be asked of it. The words are buildx's (commands/build.go).
 
 use std::fs;
+use std::path::Path;
 
-use client::build::BuildOptions;
-use client::{image, system};
+use client::build::{self, BuildOptions};
+use client::{ClientError, image, system};
 use dockerfile::Patterns;
 use dockerfile_checks::{Answer, BaseImage, Checking, Findings, Images, Request, WantedImage, answer};
 use engine_api::auth::AuthConfig;
@@ -11,7 +12,7 @@ use oci::Reference;
 use serde::Deserialize;
 
 use super::super::progress::{self, Target};
-use super::super::{Context, pull};
+use super::super::{Context, load, pull};
 use crate::args::Parsed;
 use crate::context_tar::{self, Source};
 use crate::report::{Exit, client_error, go_error};
@@ -21,6 +22,8 @@ use crate::{say, say_line, warn_line};
 pub(super) struct Subject {
     /// What it is called where its lines are shown.
     name: String,
+    /// What it is called where it is read, which programs are told.
+    inside: String,
     text: String,
     ignore: Patterns,
     /// Which checks count, instead of what it says itself.
@@ -86,7 +89,27 @@ impl Subject {
             }
         };
         let text = String::from_utf8_lossy(&text).into_owned();
-        Ok(Some(Subject { name: shown, text, ignore, check }))
+        let inside = Path::new(&shown).file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Some(Subject { name: shown, inside, text, ignore, check }))
+    }
+
+    /// What the daemon finds in an archive, or at an address. Nothing is left out of what comes so, as with BuildKit.
+    pub(super) async fn fetched(
+        context: &Context,
+        source: Source,
+        options: &BuildOptions,
+        (name, check): (String, Option<String>),
+    ) -> Result<Subject, Exit> {
+        let archive = source.open().map_err(|err| Exit::error(&err))?;
+        let looked = build::dockerfile(&context.client, load::upload(archive), options).await;
+        let looked = looked.map_err(|err| match err {
+            ClientError::NotOurs => {
+                Exit::new(1, "the daemon cannot be asked for a Dockerfile: docker buildx build can")
+            }
+            err => Exit::from(err),
+        })?;
+        let inside = if options.dockerfile.is_empty() { "Dockerfile".to_owned() } else { options.dockerfile.clone() };
+        Ok(Subject { name, inside, text: looked.text, ignore: Patterns::default(), check })
     }
 
     /// Looks at what the text shows.
@@ -192,7 +215,8 @@ fn print(answer: &Answer, call: &Call) {
 }
 
 fn lint(subject: &Subject, findings: &Findings, call: &Call) -> Result<(), Exit> {
-    let answer = answer::lint(&subject.name, &subject.text, findings);
+    let name = if call.json { &subject.inside } else { &subject.name };
+    let answer = answer::lint(name, &subject.text, findings);
     let count = findings.warnings.len();
     match (call.json, count) {
         (true, _) | (false, 0) => {}

@@ -6,6 +6,8 @@
 //! ```
 //! A session lives as long as what [`open`] answers is polled.
 
+pub mod agent;
+pub mod keys;
 pub mod layouts;
 pub mod outputs;
 
@@ -31,6 +33,7 @@ use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
+use self::agent::Agent;
 use self::layouts::Layout;
 use self::outputs::Outputs;
 use crate::call::Client;
@@ -76,8 +79,8 @@ const PIECES: usize = 2;
 pub struct Offers {
     /// Secrets by name.
     pub secrets: BTreeMap<String, SecretSource>,
-    /// Sockets of agents by name.
-    pub agents: BTreeMap<String, PathBuf>,
+    /// Agents by name.
+    pub agents: BTreeMap<String, Agent>,
     /// Directories by name, of which archives are sent.
     pub directories: BTreeMap<String, PathBuf>,
     /// Directories of caches by name.
@@ -204,7 +207,12 @@ impl Service for Answers {
         }
         let id = header(AGENT_ID);
         let failed = match self.agent(id) {
-            Ok(path) => match unix::connect(path).await {
+            Ok(Agent::Keys(keys)) => {
+                let (ours, theirs) = tokio::io::duplex(PIECE_BYTES);
+                let (_, ()) = tokio::join!(agent::serve(keys.clone(), ours), carry(Box::new(theirs), call));
+                return;
+            }
+            Ok(Agent::Socket(path)) => match unix::connect(path).await {
                 Ok(stream) => return carry(stream, call).await,
                 Err(err) => Status::new(Code::Unknown, format!("failed to connect to agent: {err}")),
             },
@@ -243,7 +251,7 @@ impl Answers {
         }
     }
 
-    fn agent(&self, id: &str) -> Result<&PathBuf, Status> {
+    fn agent(&self, id: &str) -> Result<&Agent, Status> {
         let id = if id.is_empty() { AGENT_DEFAULT } else { id };
         self.offers.agents.get(id).ok_or_else(|| Status::new(Code::NotFound, format!("unset ssh forward key {id}")))
     }

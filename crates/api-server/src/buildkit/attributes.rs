@@ -92,7 +92,8 @@ pub(super) fn read(given: &BTreeMap<String, String>, host_network: bool) -> Resu
     };
     let question = match text("requestid") {
         "" => None,
-        name => Some(Question::parse(name).map_err(|err| said(err.to_string()))?),
+        // BuildKit says it twice.
+        name => Some(Question::parse(name).map_err(|err| said(format!("{err}: {err}")))?),
     };
     let check = given.get(CHECK).cloned();
     if let Err(err) = CheckOptions::parse(check.as_deref().unwrap_or_default()) {
@@ -326,7 +327,7 @@ mod tests {
             ("context:base", "file:///etc", "unsupported context source file for base"),
             ("context:base", "git:x", "invalid git context git:x"),
             ("multi-platform", "x", "invalid boolean value for multi-platform: x"),
-            ("requestid", "frontend.other", "unsupported request frontend.other"),
+            ("requestid", "frontend.other", "unsupported request frontend.other: unsupported request frontend.other"),
             (CHECK, "no", "failed to parse build-arg:BUILDKIT_DOCKERFILE_CHECK: invalid check option \"no\""),
             ("force-network-mode", "own", "invalid netmode own"),
             ("ulimit", "nofile", "failed to parse ulimit: invalid ulimit argument: nofile"),

@@ -59,6 +59,7 @@ pub(crate) async fn create(mut call: Call) -> Result<Answer, Failure> {
         flat_read_only: versions::read_only_is_flat(call.version),
         warning,
         without_volumes: false,
+        without_mark: false,
     };
     let creation = ops::create::create(&call.engine, options, request);
     let created = call.engine.metrics.time(Action::Create, creation).await?;

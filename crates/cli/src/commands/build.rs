@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use client::ClientError;
 use client::build::{self, BuildOptions};
 use client::call::Answer;
+use client::session::agent::Agent;
 use client::session::outputs::Outputs;
 use client::session::{Context as Told, Offers, SecretSource};
 use engine_api::paths::clean;
@@ -58,6 +59,7 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     options.contexts = plan::build::told_contexts(parsed).map_err(|err| Exit::error(&err))?;
     let mut offers = plan::build::offers(parsed, &|name| std::env::var(name).ok()).map_err(|err| Exit::error(&err))?;
     check(&offers)?;
+    offers.agents = agents(parsed)?;
     let mut wanted = Wanted::of(parsed)?;
     options.reproducible = wanted.time;
     options.names = plan::buildx::names(&options.names, &wanted.outputs);
@@ -320,24 +322,26 @@ fn check(offers: &Offers) -> Result<(), Exit> {
             return Err(Exit::new(1, format!("secret {id} too big. max size 500KB")));
         }
     }
-    for (name, path) in &offers.agents {
-        // Its words are those of buildx, field by field.
-        if let Err(err) = fs::metadata(path) {
-            let (shown, why) = (path.display(), go_error(&err));
-            return Err(Exit::new(
-                1,
-                format!(
-                    "failed to convert agent config {{{name} [{shown}] false}}: failed to convert agent config for ID: \
-                     {name:?}: stat {shown}: {why}"
-                ),
-            ));
-        }
-        if path.is_file() {
-            let sentence = format!("{} is a key: keys are not supported yet, add it to an agent", path.display());
-            return Err(Exit::new(1, sentence));
-        }
-    }
     Ok(())
+}
+
+/// Who signs for the build, by name.
+fn agents(parsed: &Parsed) -> Result<BTreeMap<String, Agent>, Exit> {
+    let agents = plan::build::agents(parsed, &|name| std::env::var(name).ok()).map_err(|err| Exit::error(&err))?;
+    let opened = agents.into_iter().map(|(name, paths)| match Agent::open(&paths) {
+        Ok(agent) => Ok((name, agent)),
+        Err(err) => {
+            let shown: Vec<_> = paths.iter().map(|path| path.to_string_lossy()).collect();
+            let (shown, why) = (shown.join(" "), errdefs::chain(&err));
+            // Its words are those of buildx, field by field.
+            let sentence = format!(
+                "failed to convert agent config {{{name} [{shown}] false}}: failed to convert agent config for ID: \
+                 {name:?}: {why}"
+            );
+            Err(Exit::new(1, sentence))
+        }
+    });
+    opened.collect()
 }
 
 /// What the Dockerfile is called where its lines are shown.

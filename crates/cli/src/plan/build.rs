@@ -1,6 +1,7 @@
 //! Flags of `build` as the API wants them.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use client::build::BuildOptions;
 use client::session::{Offers, SecretSource};
@@ -34,9 +35,16 @@ pub enum BuildError {
     /// A secret has no name.
     #[error("secret missing ID")]
     NoSecret,
-    /// There is no agent.
-    #[error("invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set")]
-    NoAgent,
+    /// There is no agent. The sentence is buildx's, field by field.
+    #[error(
+        "failed to convert agent config {{{id} [{shown}] false}}: invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set"
+    )]
+    NoAgent {
+        /// Its name.
+        id: String,
+        /// The places where it should be.
+        shown: String,
+    },
     /// A context without a name or a place. The sentence is buildx's.
     #[error("invalid context value: {0}, expected key=value")]
     ContextValue(String),
@@ -46,9 +54,6 @@ pub enum BuildError {
     /// A context in a layout that is not read.
     #[error("the context {0} of an OCI layout is not supported yet")]
     Layout(String),
-    /// Several sockets, which only keys would be.
-    #[error("agent {0} has several sockets: keys are not supported yet, add them to an agent")]
-    Keys(String),
 }
 
 /// The variable that says where the user's agent is.
@@ -61,23 +66,33 @@ pub fn offers(parsed: &Parsed, variable: &dyn Fn(&str) -> Option<String>) -> Res
         let (id, source) = secret(text, variable)?;
         offers.secrets.insert(id, source);
     }
-    for text in parsed.list("ssh") {
-        let (id, socket) = match text.split_once('=') {
-            Some((id, socket)) => (id, socket.to_owned()),
-            None => (text.as_str(), variable(AGENT).unwrap_or_default()),
-        };
-        match socket.as_str() {
-            "" => return Err(BuildError::NoAgent),
-            several if several.contains(',') => return Err(BuildError::Keys(id.to_owned())),
-            socket => drop(offers.agents.insert(id.to_owned(), socket.into())),
-        }
-    }
     for (name, value) in contexts(parsed)? {
         if let Some(directory) = directory(&value) {
             offers.directories.insert(name, directory.into());
         }
     }
     Ok(offers)
+}
+
+/// `--ssh`: by the names of agents, the sockets or the files of keys where they are.
+pub fn agents(
+    parsed: &Parsed,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<BTreeMap<String, Vec<PathBuf>>, BuildError> {
+    let mut agents = BTreeMap::new();
+    for text in parsed.list("ssh") {
+        let (id, places) = match text.split_once('=') {
+            Some((id, places)) if !places.is_empty() => (id, places.to_owned()),
+            Some((id, _)) => (id, variable(AGENT).unwrap_or_default()),
+            None => (text.as_str(), variable(AGENT).unwrap_or_default()),
+        };
+        let places: Vec<&str> = places.split(',').collect();
+        if places.iter().any(|place| place.is_empty()) {
+            return Err(BuildError::NoAgent { id: id.to_owned(), shown: places.join(" ") });
+        }
+        agents.insert(id.to_owned(), places.into_iter().map(PathBuf::from).collect());
+    }
+    Ok(agents)
 }
 
 /// `--build-context`: places by names, as the daemon is told.

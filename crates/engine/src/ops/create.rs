@@ -46,6 +46,8 @@ pub struct CreateOptions {
     pub warning: Option<&'static str>,
     /// Whether the places are no volumes that the configuration and the image say are some.
     pub without_volumes: bool,
+    /// Whether it has no `/.dockerenv`.
+    pub without_mark: bool,
 }
 
 /// Why [`create`] failed. The texts are dockerd's.
@@ -145,6 +147,7 @@ struct Plan {
     /// What has to be done for each mount.
     ready: Vec<Ready>,
     chain: Vec<snapshot::ChainId>,
+    without_mark: bool,
     warnings: Vec<String>,
 }
 
@@ -244,7 +247,7 @@ fn plan(
     };
     let warnings = warnings.iter().map(ToString::to_string).chain(foreign);
     let warnings = warnings.chain(options.warning.map(str::to_owned)).collect();
-    Ok(Plan { definition, ready, chain, warnings })
+    Ok(Plan { definition, ready, chain, without_mark: options.without_mark, warnings })
 }
 
 fn plan_mounts(engine: &Engine, config: &Config, host: &HostConfig) -> Result<Vec<(Point, Ready)>, CreateError> {
@@ -321,7 +324,7 @@ fn reserve_name(engine: &Engine, wanted: Option<&str>, id: &ContainerId) -> Resu
 }
 
 async fn apply(engine: &Engine, name: String, plan: Plan) -> Result<CreateResponse, CreateError> {
-    let Plan { definition, ready, chain, warnings } = plan;
+    let Plan { definition, ready, chain, without_mark, warnings } = plan;
     let id = definition.id.clone();
     let mut record = Record { version: 1, name: name.clone(), definition, state: State::default() };
     // Until the container is known as the image's user: a removal in between would take its layers away.
@@ -332,7 +335,7 @@ async fn apply(engine: &Engine, name: String, plan: Plan) -> Result<CreateRespon
     }
     let task = engine.clone();
     let made = bridge::blocking(move || {
-        let made = make(&task, &mut record, &ready, &chain);
+        let made = make(&task, &mut record, &ready, (&chain, without_mark));
         made.map(|()| record)
     });
     let record = match made.await {
@@ -362,7 +365,12 @@ fn still_there(engine: &Engine, definition: &Definition) -> Result<(), CreateErr
 }
 
 /// Makes snapshot, volumes, files and, last, the record. What fails takes back what was made before it.
-fn make(engine: &Engine, record: &mut Record, ready: &[Ready], chain: &[snapshot::ChainId]) -> Result<(), CreateError> {
+fn make(
+    engine: &Engine,
+    record: &mut Record,
+    ready: &[Ready],
+    (chain, without_mark): (&[snapshot::ChainId], bool),
+) -> Result<(), CreateError> {
     let id = &record.definition.id.clone();
     let key = snapshot_key(id);
     let kept = image_mounts::layers(&record.definition.mounts);
@@ -371,7 +379,8 @@ fn make(engine: &Engine, record: &mut Record, ready: &[Ready], chain: &[snapshot
     let limit = limit.as_ref().map(|limit| limit as snapshot::Limit<'_>);
     let prepared = engine.images.snapshots().prepare_limited(&key, chain, &kept, limit);
     let root = prepared.map_err(CreateError::Snapshot)?;
-    let written = make_mark(&root).and_then(|()| {
+    let marked = if without_mark { Ok(()) } else { make_mark(&root) };
+    let written = marked.and_then(|()| {
         let claimed = volumes::claim(engine, id, &mut record.definition.mounts, ready, &root)?;
         write_files(engine, record).inspect_err(|_| claimed.take_back(engine, id))
     });

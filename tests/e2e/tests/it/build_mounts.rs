@@ -524,8 +524,15 @@ fn privileged_commands_speak_with_the_clients_agent() {
         for wanted in ["socket=/run/buildkit/ssh_agent.0", "mode=600:0", "mode=666:7"] {
             assert!(printed.contains(wanted), "{wanted} in {printed}");
         }
+        // The same of files of keys, for which there is no agent but the client.
+        let public = fs::read_to_string(key.with_extension("pub")).unwrap();
+        let public = public.split(' ').nth(1).unwrap();
+        let printed = way.build(&format!("--no-cache -t {image} --ssh default={}", key.display()), &directory);
+        assert_eq!(printed.matches(public).count(), 2, "{printed}");
         let left = way.there(&image, "/run/buildkit /s /t");
         assert_eq!(left, "");
+        let both = format!("--ssh default={},{}", key.display(), socket.display());
+        way.fails(&both, &directory, "invalid combination of keys and sockets");
         way.at().ok(&format!("rmi {image}"));
         assert_nothing_is_left(way.at());
     });

@@ -378,3 +378,19 @@ fn privileged_the_same_files_make_the_same_layers() {
         plugged.at.ok(&format!("rmi {image}"));
     });
 }
+
+#[test]
+fn privileged_only_the_classic_builders_commands_see_docker() {
+    plugged(|plugged| {
+        let own = plugged.at.name("mark");
+        let text = format!(
+            "FROM busybox\nRUN echo {own}; if [ -e /.dockerenv ]; then echo it is there; else echo it is not; fi\n"
+        );
+        let directory = context(&[("Dockerfile", &text)]);
+        let told = plugged.line(&format!("buildx build --no-cache --progress plain {}", path(&directory)));
+        assert!(told.code == 0 && told.stderr.contains(" it is not\n"), "{told:?}");
+        let mut classic = plugged.command(&format!("build --no-cache {}", path(&directory)));
+        let told = testkit::process::run(classic.env("DOCKER_BUILDKIT", "0"), b"").unwrap();
+        assert!(told.code == 0 && told.stdout.contains("\nit is there\n"), "{told:?}");
+    });
+}

@@ -115,7 +115,7 @@ const FLAGS: &[Flag] = &[
     Flag::value("security-opt", Kind::Strings, "strings", "Security options"),
     Flag::value("shm-size", Kind::Bytes, "bytes", "Size of /dev/shm of its commands").default("0"),
     Flag::bool("squash", "Make one layer of all new ones").later(Wait::Builds),
-    Flag::value("ssh", Kind::List, "list", "Agent for RUN --mount=type=ssh (default|NAME[=SOCKET])"),
+    Flag::value("ssh", Kind::List, "list", "Agent for RUN --mount=type=ssh (default|NAME[=SOCKET|KEY[,KEY]])"),
     Flag::value("tag", Kind::List, "list", "Name the image (name[:tag])").short('t'),
     text("target", "Build this stage"),
     Flag::value("ulimit", Kind::Ulimit, "ulimit", "Limit of a resource of its commands (name=soft[:hard])"),

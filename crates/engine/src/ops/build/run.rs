@@ -209,8 +209,9 @@ pub(super) async fn run(
     config.env = Some(env);
     let request = CreateRequest { config, host_config: Some(host), networking_config: None };
     let unrecorded = std::mem::take(&mut mounted.unrecorded);
-    // With BuildKit a command writes to the image wherever a volume will be.
-    let options = CreateOptions { without_volumes: stage.buildkit, ..CreateOptions::default() };
+    // With BuildKit a command writes to the image wherever a volume will be, and sees nothing by which it would know a container.
+    let options =
+        CreateOptions { without_volumes: stage.buildkit, without_mark: stage.buildkit, ..CreateOptions::default() };
     let (running, warnings) = make(engine, options, request, mounted).await?;
     let id = running.id().clone();
     if let Some(container) = engine.containers.get(&id) {

@@ -121,7 +121,6 @@ static VALUES: &[(&str, &str)] = &[
     ("build --allow device", "no build gets devices"),
     ("build --allow security.insecure", "no build gets all privileges"),
     ("build --builder", "other builders than the daemon"),
-    ("build --progress=rawjson", "docker's buildx does it with this daemon"),
 ];
 
 /// The command that the words begin with, and its path.

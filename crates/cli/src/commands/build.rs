@@ -94,13 +94,12 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     wanted.caches = caches::offer(&mut options, &mut offers)?;
     wanted.beside.tell(&mut options);
     offers.logins.clone_from(&options.logins);
-    let silent = wanted.is_silent();
-    let debug = context.debug || parsed.flag("debug");
+    let shown = wanted.findings_shown(context.debug || parsed.flag("debug"));
     let Some(subject) = subject else { return offering(context, &mut options, source, &wanted, offers).await };
     let checking = subject.begin(context, &options, false).await?;
     if checking.may_fail_builds() {
         let findings = checks::finish(context, &options, checking, true).await;
-        checks::warn(context, &subject, &findings, (silent, debug));
+        checks::warn(context, &subject, &findings, shown);
         return match findings.violation {
             Some(violation) => Err(Exit::new(1, violation.to_string())),
             None => offering(context, &mut options, source, &wanted, offers).await,
@@ -108,7 +107,7 @@ pub async fn run(context: &Context, parsed: &Parsed) -> Result<(), Exit> {
     }
     let sent = offering(context, &mut options, source, &wanted, offers).await;
     // By now the images are here that it begins with.
-    checks::warn(context, &subject, &checks::finish(context, &options, checking, false).await, (silent, debug));
+    checks::warn(context, &subject, &checks::finish(context, &options, checking, false).await, shown);
     sent
 }
 
@@ -192,12 +191,26 @@ impl Wanted {
 
     /// Whether it is told how much of the context was sent.
     fn shows(&self) -> bool {
-        !self.is_silent() && !self.to_stdout()
+        !self.is_silent() && !self.to_stdout() && !self.is_raw()
     }
 
     /// Whether nothing is shown of what is done.
     fn is_silent(&self) -> bool {
         self.quiet || self.wishes.progress == Progress::Quiet
+    }
+
+    /// Whether it is told to programs.
+    fn is_raw(&self) -> bool {
+        self.wishes.progress == Progress::RawJson
+    }
+
+    /// How it is shown what checks find.
+    fn findings_shown(&self, debug: bool) -> checks::Shown {
+        match (self.is_silent(), self.is_raw()) {
+            (true, _) => checks::Shown::Not,
+            (false, true) => checks::Shown::Raw,
+            (false, false) => checks::Shown::Lines { debug },
+        }
     }
 
     /// Whether lines may be drawn again.
@@ -209,6 +222,9 @@ impl Wanted {
     fn target(&self) -> Option<Target> {
         if self.is_silent() {
             return None;
+        }
+        if self.is_raw() {
+            return Some(Target::StderrRaw);
         }
         Some(match (self.to_stdout(), self.wishes.progress == Progress::Plain) {
             (true, false) => Target::Stderr,

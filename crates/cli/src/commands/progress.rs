@@ -1,5 +1,7 @@
 //! Progress of a load or a pull: lines, or on a terminal one line for each part, redrawn in place.
 
+pub mod raw;
+
 use std::io::{self, IsTerminal, Write};
 
 use client::call::Answer;
@@ -24,6 +26,8 @@ pub enum Target {
     StdoutLines,
     /// See there.
     StderrLines,
+    /// Standard error, for programs.
+    StderrRaw,
 }
 
 impl Target {
@@ -32,7 +36,7 @@ impl Target {
         match self {
             Target::Stdout => io::stdout().is_terminal().then(|| term::columns(io::stdout())),
             Target::Stderr => io::stderr().is_terminal().then(|| term::columns(io::stderr())),
-            Target::StdoutLines | Target::StderrLines => None,
+            Target::StdoutLines | Target::StderrLines | Target::StderrRaw => None,
         }
     }
 
@@ -42,7 +46,7 @@ impl Target {
                 let mut out = io::stdout().lock();
                 out.write_all(text.as_bytes()).and_then(|()| out.flush())
             }
-            Target::Stderr | Target::StderrLines => io::stderr().write_all(text.as_bytes()),
+            Target::Stderr | Target::StderrLines | Target::StderrRaw => io::stderr().write_all(text.as_bytes()),
         };
         written.map_err(|err| match err.kind() {
             io::ErrorKind::BrokenPipe => Exit::silent(BROKEN_PIPE_STATUS),
@@ -90,7 +94,8 @@ pub async fn follow(
     aux: &mut dyn FnMut(Value),
 ) -> Result<(), Exit> {
     let mut documents = Documents::default();
-    let mut screen = Screen::default();
+    let raw = (target == Some(Target::StderrRaw)).then(raw::Raw::default);
+    let mut screen = Screen { raw, ..Screen::default() };
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|err| Exit::error(&err))?;
     loop {
         let bytes = tokio::select! {
@@ -108,6 +113,9 @@ pub async fn follow(
         }
         outcome?;
     }
+    if let (Some(raw), Some(target)) = (&mut screen.raw, target) {
+        target.write(&raw.end(""))?;
+    }
     match documents.is_broken_off() {
         true => Err(Exit::new(1, "unexpected EOF")),
         false => Ok(()),
@@ -118,6 +126,8 @@ pub async fn follow(
 #[derive(Debug, Default)]
 struct Screen {
     parts: Vec<String>,
+    /// Where it is told to programs instead.
+    raw: Option<raw::Raw>,
 }
 
 impl Screen {
@@ -133,10 +143,14 @@ impl Screen {
             match message {
                 Err(err) => return (text, Err(Exit::error(&err))),
                 Ok(Message { error: Some(error), .. }) => {
+                    text.push_str(&self.raw.as_mut().map(|raw| raw.end(&error.message)).unwrap_or_default());
                     return (text, Err(Exit::new(u8::try_from(error.code).unwrap_or(1).max(1), error.message)));
                 }
                 Ok(Message { aux: Some(fact), .. }) => aux(fact),
-                Ok(message) => text.push_str(&self.draw(&message, columns)),
+                Ok(message) => match &mut self.raw {
+                    Some(raw) => text.push_str(&raw.message(&message)),
+                    None => text.push_str(&self.draw(&message, columns)),
+                },
             }
         }
         (text, Ok(()))

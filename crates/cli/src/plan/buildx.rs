@@ -15,6 +15,8 @@ pub enum Progress {
     Plain,
     /// As `Auto`, on a terminal alone.
     Tty,
+    /// For programs, as BuildKit's clients write it.
+    RawJson,
     /// Not at all.
     Quiet,
 }
@@ -36,9 +38,6 @@ pub enum WishError {
     /// It is shown in no such way.
     #[error("invalid progress mode {0}")]
     Progress(String),
-    /// A form for programs.
-    #[error("--progress=rawjson is not supported yet: docker buildx build has it")]
-    RawJson,
     /// A builder that is not there.
     #[error("no builder {0:?} found: there is that of the daemon alone, \"default\"")]
     Builder(String),
@@ -104,7 +103,7 @@ fn progress(parsed: &Parsed, variable: &dyn Fn(&str) -> Option<String>) -> Resul
         "plain" => Ok(Progress::Plain),
         "tty" => Ok(Progress::Tty),
         "quiet" => Ok(Progress::Quiet),
-        "rawjson" => Err(WishError::RawJson),
+        "rawjson" => Ok(Progress::RawJson),
         other => Err(WishError::Progress(other.to_owned())),
     }
 }
@@ -151,6 +150,7 @@ mod tests {
             assert_eq!(of(words), Ok(plain.clone()), "{words}");
         }
         assert_eq!(of("--progress quiet ."), Ok(Wishes { progress: Progress::Quiet, ..plain.clone() }));
+        assert_eq!(of("--progress rawjson ."), Ok(Wishes { progress: Progress::RawJson, ..plain.clone() }));
         assert_eq!(of("--allow network.host ."), Ok(Wishes { allows_host_network: true, ..plain.clone() }));
         let pushed = Ok(Wishes { push: true, ..plain });
         for words in [
@@ -164,7 +164,6 @@ mod tests {
         for (words, wanted) in [
             ("--push .", "tag is needed when pushing to registry"),
             ("--progress x .", "invalid progress mode x"),
-            ("--progress rawjson .", "--progress=rawjson is not supported yet: docker buildx build has it"),
             ("--builder x .", "no builder \"x\" found: there is that of the daemon alone, \"default\""),
             ("--allow x .", "unknown entitlement x"),
             ("--allow security.insecure .", "--allow security.insecure is not supported yet: no build gets it"),

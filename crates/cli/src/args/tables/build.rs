@@ -102,7 +102,7 @@ const FLAGS: &[Flag] = &[
     Flag::value("output", Kind::List, "stringArray", "Where what was built goes, too (DIRECTORY, type=...,dest=...)")
         .short('o'),
     text("platform", "Platform to build for"),
-    Flag::value("progress", Kind::Text, "string", "How it is shown what is done (auto, plain, tty, quiet)")
+    Flag::value("progress", Kind::Text, "string", "How it is shown what is done (auto, plain, tty, rawjson, quiet)")
         .default("auto"),
     text("provenance", "Attest where the image comes from (true, false, mode=min|max)"),
     Flag::bool("pull", "Look for newer base images"),

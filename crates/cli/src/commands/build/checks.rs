@@ -156,12 +156,31 @@ pub(super) async fn finish(context: &Context, options: &BuildOptions, checking: 
     checking.finish(&images)
 }
 
+/// How it is shown what was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// Not at all.
+    Not,
+    /// In lines, and with all that is known of each.
+    Lines {
+        /// Whether all of it is.
+        debug: bool,
+    },
+    /// For programs.
+    Raw,
+}
+
 /// Prints what was found at the end of a build.
-pub(super) fn warn(context: &Context, subject: &Subject, findings: &Findings, (quiet, debug): (bool, bool)) {
+pub(super) fn warn(context: &Context, subject: &Subject, findings: &Findings, shown: Shown) {
     let count = findings.warnings.len();
-    if count == 0 || quiet {
-        return;
-    }
+    let debug = match shown {
+        Shown::Lines { debug } if count > 0 => debug,
+        Shown::Raw => {
+            warn_line!("{}", progress::raw::warnings((&subject.inside, &subject.text), findings).trim_end());
+            return;
+        }
+        _ => return,
+    };
     let plural = if count == 1 { "warning" } else { "warnings" };
     let hint = if debug { String::new() } else { format!(" (use {} --debug to expand)", context.program) };
     warn_line!("\n {count} {plural} found{hint}:");

@@ -193,6 +193,6 @@ fn privileged_what_cannot_be_asked_for_is_told_at_once() {
         let sentence = "failed to convert agent config {x [/nonexist] false}: failed to convert agent config for ID: \"x\": \
                         stat /nonexist: no such file or directory";
         at.fails(&format!("build --ssh x=/nonexist {}", path(&directory)), 1, sentence);
-        at.fails("build --check http://127.0.0.1:1/x", 1, "a Dockerfile that the daemon fetches is not asked yet");
+        at.fails("build --check http://127.0.0.1:1/x", 1, "error downloading remote context http://127.0.0.1:1/x: ");
     });
 }

@@ -116,7 +116,7 @@ fn value_name(kind: Kind) -> &'static str {
         Kind::Pairs => "map",
         Kind::Ulimits => "ulimit",
         Kind::Pools => "pool-options",
-        Kind::Any => "",
+        Kind::Any => "json",
         Kind::Runtimes => "runtime",
         Kind::Mirrors => "mirror",
     }

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use client::build::BuildOutput;
 
+use super::mount::fields;
 use super::outputs::{Kind, Output};
+use super::values::boolean;
 use crate::args::Parsed;
 
 /// The variable by which nothing is said of what is pushed unless that is asked for.
@@ -96,7 +98,7 @@ pub fn beside(parsed: &Parsed, variable: &dyn Fn(&str) -> Option<String>) -> Res
         }
     }
     let is_silent = match variable(NO_DEFAULT) {
-        Some(value) => truth(&value).ok_or(BesideError::Variable(value))?,
+        Some(value) => boolean(&value).map_err(|_| BesideError::Variable(value))?,
         None => false,
     };
     beside.is_asked = all.values().any(Option::is_some);
@@ -120,14 +122,10 @@ impl Beside {
         (pushes, loads): (bool, bool),
     ) -> Result<Vec<Brought>, BesideError> {
         let mut outputs = outputs.to_vec();
-        if pushes
-            && !outputs.iter_mut().filter(|output| output.is_named_image()).fold(false, |_, it| {
-                it.push = true;
-                true
-            })
-        {
+        if pushes && !outputs.iter().any(Output::is_named_image) {
             outputs.push(Output::pushed());
         }
+        outputs.iter_mut().filter(|output| pushes && output.is_named_image()).for_each(|output| output.push = true);
         let has = |is: fn(&Output) -> bool| outputs.iter().any(is);
         let (is_pushed, has_layout) = (has(|output| output.push), has(|output| output.kind == Kind::Oci));
         if self.is_asked {
@@ -175,10 +173,10 @@ impl Beside {
 
 /// What a flag of one kind says, as `--attest` would.
 fn canonical(kind: &str, text: &str) -> String {
-    match (text, truth(text)) {
+    match (text, boolean(text)) {
         ("", _) => String::new(),
-        (_, Some(is_wanted)) => format!("type={kind},disabled={}", !is_wanted),
-        (text, None) => format!("type={kind},{text}"),
+        (_, Ok(is_wanted)) => format!("type={kind},disabled={}", !is_wanted),
+        (text, Err(_)) => format!("type={kind},{text}"),
     }
 }
 
@@ -190,8 +188,8 @@ fn attest(text: &str) -> Result<(String, Option<String>), BesideError> {
         match name.to_lowercase().trim() {
             "type" => value.clone_into(&mut kind),
             "disabled" => {
-                let wrong = || BesideError::Disabled { field: field.clone(), value: value.to_owned() };
-                is_disabled = truth(value).ok_or_else(wrong)?;
+                let wrong = |_| BesideError::Disabled { field: field.clone(), value: value.to_owned() };
+                is_disabled = boolean(value).map_err(wrong)?;
             }
             _ => drop(more.insert(name.to_owned(), value.to_owned())),
         }
@@ -205,20 +203,6 @@ fn attest(text: &str) -> Result<(String, Option<String>), BesideError> {
     };
     let how = format!("type={kind}{}", more.iter().map(quoted).collect::<String>());
     Ok((kind, (!is_disabled).then_some(how)))
-}
-
-/// `a=b,"c=d,e"`
-fn fields(text: &str) -> Vec<String> {
-    let (mut all, mut field, mut quoted) = (Vec::new(), String::new(), false);
-    for letter in text.chars() {
-        match letter {
-            '"' => quoted = !quoted,
-            ',' if !quoted => all.push(std::mem::take(&mut field)),
-            letter => field.push(letter),
-        }
-    }
-    all.push(field);
-    all
 }
 
 /// `index,manifest[linux/amd64]:NAME=VALUE`; without a kind it is the manifest's.
@@ -252,15 +236,6 @@ fn annotate(all: &mut BTreeMap<String, String>, text: &str) -> Result<(), Beside
         all.insert(format!("annotation-{kind}{platform}.{key}"), value.to_owned());
     }
     Ok(())
-}
-
-/// As Go reads it (strconv.ParseBool).
-fn truth(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

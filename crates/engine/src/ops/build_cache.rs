@@ -3,7 +3,8 @@
 //! The record of a step is a file of some hundred bytes, or up to some 100 KiB where it says of many files what the step was
 //! made of; without it the step is done again. What it came to is an image, which goes as images do, or with the records where
 //! it is nothing to users (`build::steps`). Directories that commands keep (`RUN --mount=type=cache`) take what is in
-//! them, and so do contexts of clients that are kept so that only what changed is sent again. Limits are of these alone.
+//! them, and so do contexts of clients that are kept so that only what changed is sent again. Limits of
+//! `POST /build/prune` are of these alone; what goes by itself, `collect` says.
 
 use std::collections::HashSet;
 

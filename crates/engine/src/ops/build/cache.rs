@@ -147,8 +147,8 @@ pub(crate) struct Remembered {
     pub(crate) about: String,
     /// Nanoseconds since 1970.
     pub(crate) created_at_nanos: i64,
-    /// When it was used last, within an hour.
-    pub(crate) used_at: SystemTime,
+    /// When it was used last, within an hour: nanoseconds since 1970.
+    pub(crate) used_at_nanos: i64,
     /// The image that it came to, if there is one.
     pub(crate) image: Option<Digest>,
 }
@@ -157,7 +157,7 @@ pub(crate) struct Remembered {
 pub(crate) fn remembered(engine: &Engine) -> Vec<Remembered> {
     let one = |(key, entry, used_at): (String, Entry, SystemTime)| Remembered {
         key,
-        used_at,
+        used_at_nanos: nanos(used_at),
         about: entry.about,
         created_at_nanos: entry.created_at_nanos,
         image: entry.image.parse().ok(),
@@ -165,6 +165,12 @@ pub(crate) fn remembered(engine: &Engine) -> Vec<Remembered> {
     let mut all: Vec<Remembered> = entries(engine).map(one).collect();
     all.sort_by(|a, b| (a.created_at_nanos, &a.key).cmp(&(b.created_at_nanos, &b.key)));
     all
+}
+
+/// Since 1970.
+fn nanos(time: SystemTime) -> i64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// A file that something is remembered in.

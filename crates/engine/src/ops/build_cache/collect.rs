@@ -1,18 +1,19 @@
 //! What goes of the build cache by itself, so that a machine that only builds does not fill its disk.
 //!
 //! BuildKit's rules (cmd/buildkitd/config, DefaultGCPolicy): where all takes more than it may, what nobody refers to goes, the least
-//! recently used first. It is looked at behind a build, once a minute at most.
+//! recently used first, steps and what else is kept alike. It is looked at behind a build, once a minute at most.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use image::ImageRecord;
 use oci::Digest;
 
 use super::{Referred, bytes_of_steps, free_bytes, own_bytes, remove_forgotten};
 use crate::Engine;
-use crate::ops::build::{self, Limits};
+use crate::ops::build::{self, Limits, Space};
 
 /// How often, at most.
 const EVERY: Duration = Duration::from_secs(60);
@@ -25,18 +26,24 @@ const USED_PERCENT: u64 = 60;
 const USED_MAX: u64 = 100_000_000_000;
 const FREE_PERCENT: u64 = 20;
 
-/// A step that may go.
+/// Something that may go: a step, by its key, or what takes space itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Step {
-    key: String,
-    /// When it, or what was built from it, was used last.
-    used_at: SystemTime,
+enum What {
+    Step(String),
+    Space(Space),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Candidate {
+    what: What,
+    /// When it, or what was built from it, was used last: nanoseconds since 1970.
+    used_at_nanos: i64,
     /// How many steps it stands on.
     height: usize,
     bytes: u64,
 }
 
-/// Forgets steps until the cache takes no more than it may, and removes what they came to.
+/// Lets go until the cache takes no more than it may.
 pub(crate) async fn collect(engine: &Engine) {
     let config = engine.config.build_cache;
     let Ok(mut last) = engine.upkeep.build_cache.try_lock() else { return };
@@ -44,65 +51,72 @@ pub(crate) async fn collect(engine: &Engine) {
         return;
     }
     let task = engine.clone();
-    let forgotten = bridge::blocking(move || forget(&task, config.limits)).await;
-    if forgotten > 0 {
+    if let Some(gone) = bridge::blocking(move || let_go(&task, config.limits)).await {
+        // Also of steps whose records have gone otherwise.
         let freed = remove_forgotten(engine).await;
-        tracing::info!(forgotten, freed, "the build cache took more than it may");
+        tracing::info!(gone, freed, "the build cache takes more than it may");
     }
     *last = Some(Instant::now());
 }
 
-/// Answers how many steps are forgotten.
-fn forget(engine: &Engine, limits: Limits) -> usize {
+/// Answers how much has gone, where it was too much.
+fn let_go(engine: &Engine, limits: Limits) -> Option<usize> {
     let limits = if limits == Limits::default() { of_disk(size_of_disk(engine)) } else { limits };
+    let space = build::all_space(engine);
     let steps = bytes_of_steps(engine, &engine.images.layer_usage());
-    let total = build::all_space(engine).iter().map(|space| space.bytes).fold(steps, u64::saturating_add);
-    let excess = limits.keep(total, || free_bytes(engine)).map_or(0, |keep| total.saturating_sub(keep));
+    let total = space.iter().map(|space| space.bytes).fold(steps, u64::saturating_add);
+    let excess = total.saturating_sub(limits.keep(total, || free_bytes(engine))?);
     if excess == 0 {
-        return 0;
+        return None;
     }
-    let gone = going(candidates(engine), excess);
-    gone.into_iter().filter(|key| build::forget(engine, key).is_ok()).count()
+    let candidates = candidates(engine).chain(space.into_iter().filter(|space| !space.in_use).map(of_space)).collect();
+    let has_gone = |what: &What| match what {
+        What::Step(key) => build::forget(engine, key).is_ok(),
+        What::Space(space) => build::remove_space(engine, space),
+    };
+    Some(going(candidates, excess).iter().filter(|what| has_gone(what)).count())
+}
+
+fn of_space(space: Space) -> Candidate {
+    Candidate { used_at_nanos: space.used_at_nanos, height: 0, bytes: space.bytes, what: What::Space(space) }
 }
 
 /// The steps that came to something which nobody refers to.
-fn candidates(engine: &Engine) -> Vec<Step> {
+fn candidates(engine: &Engine) -> impl Iterator<Item = Candidate> {
     let referred = Referred::of(engine);
     let known: Vec<_> = build::remembered(engine).into_iter().filter(|step| !referred.has(step)).collect();
     let image = |step: &build::Remembered| step.image.as_ref().and_then(|image| engine.images.get(image));
-    let mut used: HashMap<Digest, SystemTime> = HashMap::new();
+    let mut used: HashMap<Digest, i64> = HashMap::new();
     for step in &known {
         let mut next = image(step);
         while let Some(image) = next {
-            let latest = used.entry(image.id.clone()).or_insert(step.used_at);
-            *latest = step.used_at.max(*latest);
+            let latest = used.entry(image.id.clone()).or_insert(step.used_at_nanos);
+            *latest = step.used_at_nanos.max(*latest);
             next = image.parent.as_ref().and_then(|parent| engine.images.get(parent));
         }
     }
     let size = |image: &Arc<ImageRecord>| if engine.steps.has(image) { own_bytes(engine, image) } else { 0 };
-    let candidate = |step: build::Remembered| {
+    known.into_iter().map(move |step| {
         let image = image(&step);
-        Step {
-            used_at: image.as_ref().and_then(|image| used.get(&image.id).copied()).unwrap_or(step.used_at),
+        Candidate {
+            used_at_nanos: image.as_ref().and_then(|image| used.get(&image.id).copied()).unwrap_or(step.used_at_nanos),
             height: image.as_ref().map_or(0, |image| image.config.history.len()),
             bytes: image.as_ref().map_or(0, size),
-            key: step.key,
+            what: What::Step(step.key),
         }
-    };
-    known.into_iter().map(candidate).collect()
+    })
 }
 
-/// The keys of those that go until so many bytes are free: those that were not used for longest, and what was built from others before
-/// these. Pure.
-fn going(mut steps: Vec<Step>, excess: u64) -> Vec<String> {
-    steps.sort_by(|a, b| a.used_at.cmp(&b.used_at).then(b.height.cmp(&a.height)).then_with(|| a.key.cmp(&b.key)));
+/// What goes until so many bytes are free: what was not used for longest, and what was built from others before these. Pure.
+fn going(mut candidates: Vec<Candidate>, excess: u64) -> Vec<What> {
+    candidates.sort_by_key(|one| (one.used_at_nanos, Reverse(one.height)));
     let mut freed = 0_u64;
-    let goes = steps.into_iter().take_while(|step| {
+    let goes = candidates.into_iter().take_while(|one| {
         let is_missing = freed < excess;
-        freed = freed.saturating_add(step.bytes);
+        freed = freed.saturating_add(one.bytes);
         is_missing
     });
-    goes.map(|step| step.key).collect()
+    goes.map(|one| one.what).collect()
 }
 
 /// BuildKit's sizes of a disk of so many bytes. Pure.
@@ -124,24 +138,43 @@ fn size_of_disk(engine: &Engine) -> u64 {
 mod tests {
     use super::*;
 
-    fn step(key: &str, used: u64, height: usize, bytes: u64) -> Step {
-        Step { key: key.to_owned(), used_at: SystemTime::UNIX_EPOCH + Duration::from_secs(used), height, bytes }
+    fn step(key: &str, used_at_nanos: i64, height: usize, bytes: u64) -> Candidate {
+        Candidate { what: What::Step(key.to_owned()), used_at_nanos, height, bytes }
+    }
+
+    fn directory(name: &str, used_at_nanos: i64, bytes: u64) -> Candidate {
+        let (name, about) = (name.to_owned(), String::new());
+        let kind = crate::ops::build::SpaceKind::CacheMount;
+        of_space(Space { kind, name, about, bytes, created_at_nanos: 0, used_at_nanos, usage_count: 1, in_use: false })
     }
 
     #[test]
     fn what_was_not_used_for_longest_goes_until_enough_is_free() {
-        let steps =
-            || vec![step("new", 9, 1, 100), step("old", 1, 1, 100), step("below", 5, 1, 50), step("above", 5, 2, 50)];
+        let all = || {
+            vec![
+                step("new", 9, 1, 100),
+                step("old", 1, 1, 100),
+                step("below", 5, 1, 50),
+                step("above", 5, 2, 50),
+                directory("mounted", 3, 1000),
+            ]
+        };
         for (excess, wanted) in [
             (0, ""),
             (1, "old"),
             (100, "old"),
-            (101, "old above"),
-            (151, "old above below"),
-            (201, "old above below new"),
-            (1000, "old above below new"),
+            // No step goes for what a directory takes that is older.
+            (101, "old mounted"),
+            (1101, "old mounted above"),
+            (1151, "old mounted above below"),
+            (9999, "old mounted above below new"),
         ] {
-            assert_eq!(going(steps(), excess).join(" "), wanted, "{excess}");
+            let gone = going(all(), excess);
+            let names = gone.iter().map(|what| match what {
+                What::Step(key) => key.as_str(),
+                What::Space(space) => space.name.as_str(),
+            });
+            assert_eq!(names.collect::<Vec<_>>().join(" "), wanted, "{excess}");
         }
     }
 

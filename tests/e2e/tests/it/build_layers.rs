@@ -84,3 +84,50 @@ fn privileged_a_container_that_is_kept_keeps_its_files() {
         way.at().ok(&format!("rmi {image}"));
     });
 }
+
+/// Where a directory has nothing to show, what is copied goes where its files are kept, past what the layers below had there.
+#[test]
+fn privileged_what_is_copied_into_empty_directories_shows_nothing_of_what_was_there() {
+    each_way(|way| {
+        let image = way.name("emptied");
+        let lines = "FROM busybox\n\
+                     RUN mkdir -p /gone/sub/old /gone/deep /empty /was/sub && touch /gone/sub/old/file /gone/top /was/sub/old && ln -s /was /link\n\
+                     RUN rm -r /gone/sub /gone/top /gone/deep /was/sub && mkdir /was/sub && chmod 710 /empty\n\
+                     COPY tree /gone/\n\
+                     COPY tree /empty\n\
+                     COPY tree/sub /link/sub/\n\
+                     COPY tree tree/sub /link/new/\n\
+                     COPY --chown=7:8 tree /link/new/owned\n\
+                     RUN rm -r /empty/sub\n\
+                     COPY tree/sub /empty/sub\n";
+        let directory = context(&[("Dockerfile", lines), ("tree/sub/new", "1"), ("tree/top", "2")]);
+        std::os::unix::fs::symlink("/etc", directory.path().join("tree/out")).unwrap();
+        way.build(&format!("--no-cache -t {image}"), &directory);
+        let list = "find /gone /empty /was -exec stat -c '%n %A %u:%g %s' {} ;";
+        let found = || {
+            let listed = way.at().run(&format!("{image} {list}"));
+            let mut lines: Vec<_> = listed.lines().filter(|line| !line.contains(" d")).map(str::to_owned).collect();
+            lines.sort();
+            lines
+        };
+        let tree = |at: &str, owner: &str| {
+            let file = |name: &str| format!("{at}/{name} -rw-r--r-- {owner} 1");
+            [format!("{at}/out lrwxrwxrwx {owner} 4"), file("sub/new"), file("top")]
+        };
+        let mut expected =
+            [tree("/gone", "0:0"), tree("/empty", "0:0"), tree("/was/new", "0:0"), tree("/was/new/owned", "7:8")]
+                .concat();
+        expected.extend(["/was/sub/new", "/was/new/new"].map(|path| format!("{path} -rw-r--r-- 0:0 1")));
+        expected.sort();
+        assert_eq!(found(), expected);
+        assert_eq!(way.at().run(&format!("{image} stat -c %a /empty")), "710");
+        // The archive says the same as the directories.
+        let archive = directory.path().join("image.tar");
+        way.at().ok(&format!("save -o {} {image}", archive.display()));
+        way.at().ok(&format!("rmi {image}"));
+        way.at().ok("builder prune -af");
+        way.at().ok(&format!("load -i {}", archive.display()));
+        assert_eq!(found(), expected);
+        way.at().ok(&format!("rmi {image}"));
+    });
+}

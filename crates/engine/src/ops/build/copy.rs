@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Cursor, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::thread;
 
 use archive::UnpackError;
@@ -80,7 +80,7 @@ pub struct NoUsers;
 /// How files are copied.
 pub(super) struct Copying<'a> {
     pub(super) tree: &'a Tree,
-    pub(super) work: &'a Work,
+    pub(super) work: &'a mut Work,
     /// What comes from the web.
     remote: Option<&'a Tree>,
     files: &'a Files,
@@ -98,7 +98,7 @@ impl<'a> Copying<'a> {
     /// something else.
     pub(super) fn new(
         tree: &'a Tree,
-        work: &'a Work,
+        work: &'a mut Work,
         files: &'a Files,
         add: bool,
         buildkit: bool,
@@ -123,7 +123,7 @@ impl<'a> Copying<'a> {
     }
 
     /// Copies everything. Blocks.
-    pub(super) fn run(&self, sources: &[Source]) -> Result<(), CopyError> {
+    pub(super) fn run(mut self, sources: &[Source]) -> Result<(), CopyError> {
         let destination = self.files.destination.as_str();
         // With BuildKit each one goes where it went alone: into a directory that is there, else in the place of the last.
         if !self.buildkit && sources.len() + self.files.inline.len() > 1 && !destination.ends_with('/') {
@@ -140,7 +140,7 @@ impl<'a> Copying<'a> {
     }
 
     /// Copies something with the directories above it, which are as they were where they are new.
-    fn with_parents(&self, source: &Source) -> Result<(), CopyError> {
+    fn with_parents(&mut self, source: &Source) -> Result<(), CopyError> {
         let parts: Vec<&str> = source.path.split('/').filter(|part| !part.is_empty()).collect();
         let (name, above) = parts.split_last().map_or(("", &parts[..]), |(name, above)| (*name, above));
         let (mut whole, mut made) = (self.files.destination.trim_end_matches('/').to_owned(), Vec::new());
@@ -163,7 +163,7 @@ impl<'a> Copying<'a> {
     }
 
     /// Copies something; of a directory what is in it, `below` the destination.
-    fn one(&self, source: &Source, destination: &str, below: &str) -> Result<(), CopyError> {
+    fn one(&mut self, source: &Source, destination: &str, below: &str) -> Result<(), CopyError> {
         let tree = self.remote.filter(|_| source.is_remote).unwrap_or(self.tree);
         let found = tree.find(&source.bytes[..]).map_err(|err| CopyError::Source(err.into()))?;
         let name = source.bytes.split(|byte| *byte == b'/').rfind(|part| !part.is_empty()).unwrap_or_default();
@@ -173,7 +173,7 @@ impl<'a> Copying<'a> {
             let time = if self.buildkit { time_of_directory(&found) } else { None };
             // What is left out of a directory is named from there, and from the top where parents are copied.
             let path = if self.files.parents && !source.is_remote { found.path } else { Vec::new() };
-            self.pack(Found { path, ..found }, b"", &whole)?;
+            self.contents(Found { path, ..found }, &whole)?;
             return time.map_or(Ok(()), |time| Ok(self.work.set_time(&whole, time)?));
         }
         // What comes from the web stays as it is unless somebody says otherwise.
@@ -208,9 +208,14 @@ impl<'a> Copying<'a> {
         NewDirectories { mode: mode.unwrap_or(new.mode), ..new }
     }
 
-    fn options<'b>(&'b self, directory: &'b str) -> Unpack<'b> {
+    /// Into a directory of the tree.
+    fn in_tree<'b>(&'b self, directory: &'b str) -> Unpack<'b> {
+        self.below(self.work.root().as_fd(), directory)
+    }
+
+    fn below<'b>(&self, root: BorrowedFd<'b>, directory: &'b str) -> Unpack<'b> {
         Unpack {
-            root: self.work.root().as_fd(),
+            root,
             directory: directory.as_bytes(),
             resolution: Resolution::InRoot,
             overwrite: Overwrite::Allow,
@@ -220,14 +225,25 @@ impl<'a> Copying<'a> {
         }
     }
 
+    /// Carries what is in a directory into one that is there.
+    fn contents(&mut self, found: Found, directory: &str) -> Result<(), CopyError> {
+        let Some(place) = self.work.take_beneath(directory)? else { return self.pack(found, b"", directory) };
+        self.carry(found, b"", &self.below(place.as_fd(), ""))?;
+        Ok(self.work.mount_again()?)
+    }
+
     /// Carries a file, or what is in a directory, into a directory that is there.
     fn pack(&self, found: Found, name: &[u8], directory: &str) -> Result<(), CopyError> {
+        self.carry(found, name, &self.in_tree(directory))
+    }
+
+    fn carry(&self, found: Found, name: &[u8], options: &Unpack<'_>) -> Result<(), CopyError> {
         let (reader, writer) = io::pipe().map_err(CopyError::Pipe)?;
         let (packed, unpacked) = thread::scope(|scope| {
             let packing = scope.spawn(move || self.send(found, name, writer));
             let plain = While { reader, abandoned: self.abandoned };
             let mut tar = TarReader::new(BufReader::with_capacity(PIECE_BYTES, plain));
-            let unpacked = archive::unpack(&mut tar, &self.options(directory));
+            let unpacked = archive::unpack(&mut tar, options);
             drop(tar);
             (packing.join(), unpacked)
         });
@@ -283,9 +299,9 @@ impl<'a> Copying<'a> {
         let bytes = u64::try_from(found.stat.st_size).unwrap_or_default();
         let plain = inflate(file, bytes, self.abandoned).map_err(CopyError::Source)?;
         let mut tar = TarReader::new(BufReader::with_capacity(PIECE_BYTES, plain));
-        let owner = if self.files.chown.is_empty() { Owner::Archive } else { self.options(directory).owner };
+        let owner = if self.files.chown.is_empty() { Owner::Archive } else { self.in_tree(directory).owner };
         // The directory stays as it is, whatever the archive says of itself.
-        let options = Unpack { owner, ..self.options(directory) };
+        let options = Unpack { owner, ..self.in_tree(directory) };
         archive::unpack(&mut tar, &options)?;
         Ok(true)
     }
@@ -309,7 +325,7 @@ impl<'a> Copying<'a> {
         let mut tar = TarWriter::new(Vec::new());
         let written = tar.begin(&entry).and_then(|()| tar.data(file.text.as_bytes()));
         let bytes = written.and_then(|()| tar.finish()).map_err(CopyError::Pipe)?;
-        Ok(archive::unpack(&mut TarReader::new(Cursor::new(bytes)), &self.options(&directory))?)
+        Ok(archive::unpack(&mut TarReader::new(Cursor::new(bytes)), &self.in_tree(&directory))?)
     }
 }
 

@@ -393,8 +393,8 @@ fn layer_of(
     if let Some(known) = cache::look_up(engine, &key, None) {
         return Ok(known);
     }
-    let work = Work::above(engine, None)?;
-    Copying::new(&tree.tree, &work, &files, false, false, abandoned)?.run(&found)?;
+    let mut work = Work::above(engine, None)?;
+    Copying::new(&tree.tree, &mut work, &files, false, false, abandoned)?.run(&found)?;
     let history = history("", &words);
     let files = StepFiles { key: &work.key, stubs: NO_STUBS, are_given: true };
     let image = commit::build_step(engine, Some(files), None, (&config, platform), history)?;

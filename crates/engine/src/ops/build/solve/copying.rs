@@ -59,10 +59,10 @@ impl StageSolver {
         let Some(ours) = sharing::shared(self, &keyed, &Terms::default(), &common, begun).await? else { return Ok(()) };
         let (context, buildkit) = (common.context.clone(), common.buildkit);
         self.record(keyed, ours, move |engine, parent, abandoned| {
-            let work = Work::above(engine, parent)?;
+            let mut work = Work::above(engine, parent)?;
             let tree = from.as_ref().map_or(&context.tree, |from| &from.tree);
             let remote = remote::tree(&context.place).map_err(BuildError::Remote)?;
-            let copying = Copying::new(tree, &work, &files, add, buildkit, abandoned)?;
+            let copying = Copying::new(tree, &mut work, &files, add, buildkit, abandoned)?;
             copying.with_remote(remote.as_ref()).run(&found)?;
             Ok(Some(work))
         })

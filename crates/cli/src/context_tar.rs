@@ -1,7 +1,7 @@
 //! The context of a build as a tar: what `.dockerignore` leaves, in the order of its names, owned by nobody in particular.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Cursor, PipeReader, Read, Write};
+use std::io::{self, Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
@@ -9,6 +9,7 @@ use std::thread;
 use archive::{Entry, Kind, Pack, PackError, TarWriter, Time};
 use dockerfile::Patterns;
 use engine_api::progress::{Progress, UNKNOWN_WIDTH};
+use stdx::pipe::{Reader, Writer, pipe};
 
 use crate::say;
 
@@ -41,9 +42,6 @@ pub enum ContextError {
     /// There is nothing.
     #[error("failed to peek context header from STDIN: EOF")]
     Nothing,
-    /// An archive on its way needs a pipe.
-    #[error("make a pipe")]
-    Pipe(#[source] io::Error),
     /// A context cannot be packed.
     #[error("pack the Dockerfile")]
     Pack(#[source] io::Error),
@@ -128,7 +126,7 @@ fn packed(
 ) -> Result<Box<dyn Read + Send>, ContextError> {
     let opened = File::open(&directory);
     let top = opened.map_err(|source| ContextError::Open { path: directory, source })?;
-    let (reader, writer) = io::pipe().map_err(ContextError::Pipe)?;
+    let (reader, writer) = pipe(PIECE_BYTES);
     let (done, outcome) = mpsc::channel();
     thread::spawn(move || {
         let packed = pack(top, writer, &patterns, more);
@@ -160,13 +158,8 @@ pub fn ignored(directory: &Path, name: &str, inside: bool) -> Result<Patterns, C
     Ok(Patterns::read(&String::from_utf8_lossy(&text))?)
 }
 
-fn pack(
-    top: File,
-    writer: io::PipeWriter,
-    patterns: &Patterns,
-    more: Option<(String, Vec<u8>)>,
-) -> Result<(), PackError> {
-    let mut tar = TarWriter::new(BufWriter::with_capacity(PIECE_BYTES, writer));
+fn pack(top: File, writer: Writer, patterns: &Patterns, more: Option<(String, Vec<u8>)>) -> Result<(), PackError> {
+    let mut tar = TarWriter::new(writer);
     let mut entry = |seen: &archive::Seen<'_>, entry: &mut Entry, _: &mut Vec<Entry>| {
         (entry.uid, entry.gid) = (0, 0);
         if seen.path.is_empty() || patterns.is_empty() {
@@ -207,7 +200,7 @@ fn add<W: Write>(tar: &mut TarWriter<W>, name: &str, text: &[u8]) -> io::Result<
 
 /// An archive that is packed meanwhile. Its end is one only if the packing came to its own.
 struct Packed {
-    reader: PipeReader,
+    reader: Reader,
     outcome: mpsc::Receiver<Result<(), PackError>>,
 }
 

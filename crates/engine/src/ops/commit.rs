@@ -1,6 +1,6 @@
 //! `POST /commit`: an image of what a container changed.
 
-use std::io::{self, BufWriter, PipeReader, Read};
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
@@ -15,6 +15,7 @@ use oci::image::{ExecConfig, History, ImageConfig, Platform};
 use oci::{Digest, Reference, ReferenceError};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use snapshot::{Changes, SnapshotKey, Stage, Stubs};
+use stdx::pipe::{Reader, Writer, pipe};
 use tracing::warn;
 
 use crate::Engine;
@@ -313,7 +314,7 @@ fn build_of(
     };
     let upper = openat(CWD, taken.as_ref().map_or(own.path(), Stage::path), flags, Mode::empty());
     let upper = upper.map_err(|err| CommitError::Open(err.into()))?;
-    let (reader, writer) = io::pipe().map_err(CommitError::Open)?;
+    let (reader, writer) = pipe(PIECE_BYTES);
     let (done, outcome) = mpsc::channel();
     let built = thread::scope(|scope| {
         scope.spawn(move || {
@@ -401,7 +402,7 @@ fn describe(image: &mut ImageConfig, platform: Platform, config: ExecConfig, ste
 
 /// A layer that is packed meanwhile. Its end is one only if the packing came to its own.
 struct Layer {
-    reader: PipeReader,
+    reader: Reader,
     outcome: mpsc::Receiver<Result<(), PackError>>,
 }
 
@@ -418,8 +419,8 @@ impl Read for Layer {
 }
 
 /// Packs a container's own files as a layer: what overlayfs says of deletions as image-spec says it (layer.md, "Whiteouts").
-fn pack((upper, still): (OwnedFd, bool), writer: io::PipeWriter, changes: &Changes) -> Result<(), PackError> {
-    let mut tar = TarWriter::new(BufWriter::with_capacity(PIECE_BYTES, writer));
+fn pack((upper, still): (OwnedFd, bool), writer: Writer, changes: &Changes) -> Result<(), PackError> {
+    let mut tar = TarWriter::new(writer);
     let mut entry = |seen: &archive::Seen<'_>, entry: &mut Entry, more: &mut Vec<Entry>| {
         if changes.hidden.contains(seen.path) {
             return Ok(false);

@@ -1,7 +1,7 @@
 //! `COPY` and `ADD`: files of a tree into another one.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Cursor, Read};
+use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::thread;
 
@@ -11,6 +11,7 @@ use bridge::Abandoned;
 use builder::modes::Modes;
 use dockerfile::{Files, InlineFile, PatternError, Patterns};
 use rustix::fs::{AtFlags, Dir, FileType, Nsecs, OFlags, Timespec};
+use stdx::pipe::{Writer, pipe};
 
 use super::sources::Source;
 use super::tree::{self, Found, Tree};
@@ -238,11 +239,10 @@ impl<'a> Copying<'a> {
     }
 
     fn carry(&self, found: Found, name: &[u8], options: &Unpack<'_>) -> Result<(), CopyError> {
-        let (reader, writer) = io::pipe().map_err(CopyError::Pipe)?;
+        let (reader, writer) = pipe(PIECE_BYTES);
         let (packed, unpacked) = thread::scope(|scope| {
             let packing = scope.spawn(move || self.send(found, name, writer));
-            let plain = While { reader, abandoned: self.abandoned };
-            let mut tar = TarReader::new(BufReader::with_capacity(PIECE_BYTES, plain));
+            let mut tar = TarReader::new(While { reader, abandoned: self.abandoned });
             let unpacked = archive::unpack(&mut tar, options);
             drop(tar);
             (packing.join(), unpacked)
@@ -256,8 +256,8 @@ impl<'a> Copying<'a> {
         Ok(unpacked?)
     }
 
-    fn send(&self, found: Found, name: &[u8], writer: io::PipeWriter) -> Result<(), PackError> {
-        let mut tar = TarWriter::new(BufWriter::with_capacity(PIECE_BYTES, writer));
+    fn send(&self, found: Found, name: &[u8], writer: Writer) -> Result<(), PackError> {
+        let mut tar = TarWriter::new(writer);
         let prefix = String::from_utf8_lossy(&found.path).into_owned();
         let mut entry = |seen: &archive::Seen<'_>, entry: &mut Entry, _: &mut Vec<Entry>| {
             if !self.exclude.is_empty() && !seen.path.is_empty() {
@@ -335,12 +335,30 @@ struct While<'a, R> {
     abandoned: &'a Abandoned,
 }
 
-impl<R: Read> Read for While<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+impl<R> While<'_, R> {
+    fn check(&self) -> io::Result<()> {
         match self.abandoned.is_so() {
             true => Err(io::Error::other("nobody waits for it any more")),
-            false => self.reader.read(buffer),
+            false => Ok(()),
         }
+    }
+}
+
+impl<R: Read> Read for While<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.check()?;
+        self.reader.read(buffer)
+    }
+}
+
+impl<R: BufRead> BufRead for While<'_, R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.check()?;
+        self.reader.fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.reader.consume(count);
     }
 }
 

@@ -1,12 +1,13 @@
 //! Whole parts of trees, copied to a place of the host's that nobody else writes to.
 
-use std::io::{self, BufReader, BufWriter};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use archive::{Pack, PackError, TarReader, TarWriter, UnpackError};
 use rustix::fs::{CWD, Mode, OFlags};
+use stdx::pipe::{Writer, pipe};
 
 use super::tree::Found;
 
@@ -51,10 +52,10 @@ pub(super) fn copy_into(found: Found, to: &Path) -> Result<(), TransferError> {
 fn transfer(found: Found, name: &[u8], to: &Path) -> Result<(), TransferError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = rustix::fs::openat(CWD, to, flags, Mode::empty()).map_err(|err| TransferError::Open(err.into()))?;
-    let (reader, writer) = io::pipe().map_err(TransferError::Open)?;
+    let (reader, writer) = pipe(PIECE_BYTES);
     let (packed, unpacked) = thread::scope(|scope| {
         let packing = scope.spawn(move || send(found.place, name, writer));
-        let mut tar = TarReader::new(BufReader::with_capacity(PIECE_BYTES, reader));
+        let mut tar = TarReader::new(reader);
         let unpacked = archive::unpack(&mut tar, &super::receive::into(&root));
         drop(tar);
         (packing.join(), unpacked)
@@ -67,8 +68,8 @@ fn transfer(found: Found, name: &[u8], to: &Path) -> Result<(), TransferError> {
     Ok(unpacked?)
 }
 
-fn send(place: OwnedFd, name: &[u8], writer: io::PipeWriter) -> Result<(), PackError> {
-    let mut tar = TarWriter::new(BufWriter::with_capacity(PIECE_BYTES, writer));
+fn send(place: OwnedFd, name: &[u8], writer: Writer) -> Result<(), PackError> {
+    let mut tar = TarWriter::new(writer);
     let mut entry = |_: &archive::Seen<'_>, _: &mut archive::Entry, _: &mut Vec<archive::Entry>| Ok(true);
     let options = Pack { name, xattr: is_kept, holes: true, still: false, entry: &mut entry };
     archive::pack(&mut tar, place, options)?;

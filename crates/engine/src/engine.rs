@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use container_spec::HostFacts;
 use oci::{ContainerId, Digest};
@@ -302,18 +302,30 @@ impl Engine {
             {
                 warn!(err = errdefs::chain(&err), "layers that nothing needs stay");
             }
-            if let Err(err) = engine.images.sweep() {
+            let pause = engine.pause_of_sweep();
+            if let Err(err) = image::sweep_between(&engine.images, &pause) {
                 warn!(err = errdefs::chain(&err), "cannot delete all removed snapshots");
             }
             if let Err(err) = engine.volumes.sweep() {
                 warn!(err = errdefs::chain(&err), "cannot delete all removed volumes");
             }
             engine.limits.reclaim();
-            if let Err(err) = empty(&engine.trash()) {
-                warn!(%err, "cannot delete all directories of removed containers");
+            if let Err(left) = stdx::tree::sweep_between(&engine.trash(), "", &pause) {
+                let (path, more) = (left.path.display(), left.more);
+                warn!(err = %left.source, %path, more, "cannot delete all directories of removed containers");
             }
         })
         .await;
+    }
+
+    /// What a sweep asks before each directory. Builds write at the same time as it would, and go first for a while; on a disk that
+    /// is nearly full its space is what they need.
+    fn pause_of_sweep(&self) -> impl Fn() + use<> {
+        let has_space =
+            rustix::fs::statvfs(&self.config.data_root).is_ok_and(|disk| disk.f_bavail / 10 >= disk.f_blocks / 100);
+        let until = Instant::now() + if has_space { SWEEP_PAUSE } else { Duration::ZERO };
+        let builds = self.upkeep.builds.clone();
+        move || builds.wait(until)
     }
 }
 
@@ -354,15 +366,11 @@ const DEPARTURE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the sweep waits for more to sweep; well below the second after which nothing of a container is left.
 const SWEEP_DELAY: Duration = Duration::from_millis(100);
 
+/// How long a sweep gives way to builds in all.
+const SWEEP_PAUSE: Duration = Duration::from_secs(3);
+
 /// After so many removals memory is given back as soon as none is left to do.
 const MANY: u32 = 64;
 
 /// After so long without removals what they took is given back; not in between, when the next one needs it again.
 const QUIET: Duration = Duration::from_secs(1);
-
-fn empty(trash: &std::path::Path) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(trash)? {
-        stdx::fs::remove_if_exists(&entry?.path())?;
-    }
-    Ok(())
-}

@@ -1,7 +1,7 @@
 //! Work that is long and done by one at a time: measuring, shared by all who ask at once; and pruning, refused to the second.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
 use engine_api::container;
@@ -19,6 +19,8 @@ pub(crate) struct Upkeep {
     pub(crate) budget: tokio::sync::Mutex<()>,
     /// The build cache is looked at, and was last.
     pub(crate) build_cache: tokio::sync::Mutex<Option<Instant>>,
+    /// Builds, which write as much as a removal does.
+    pub(crate) builds: Arc<Busy>,
     /// A container is gone whose layers may have been no image's.
     pub(crate) layers_left: AtomicBool,
     /// Bytes of layers that are no image's, and of partial blobs.
@@ -42,6 +44,37 @@ impl Turn<'_> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Release);
+    }
+}
+
+/// Work that goes before what can wait.
+#[derive(Debug, Default)]
+pub(crate) struct Busy {
+    count: Mutex<usize>,
+    over: Condvar,
+}
+
+/// Some of that work, until it is dropped.
+pub(crate) struct Work(Arc<Busy>);
+
+impl Busy {
+    pub(crate) fn begin(self: &Arc<Busy>) -> Work {
+        *lock(&self.count) += 1;
+        Work(self.clone())
+    }
+
+    /// Blocks until nothing of it is left, or that moment comes.
+    pub(crate) fn wait(&self, until: Instant) {
+        let left = until.saturating_duration_since(Instant::now());
+        let waited = self.over.wait_timeout_while(lock(&self.count), left, |count| *count > 0);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        *lock(&self.0.count) -= 1;
+        self.0.over.notify_all();
     }
 }
 

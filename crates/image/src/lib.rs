@@ -99,5 +99,5 @@ pub use record::ImageRecord;
 pub use remove::{ImageUser, RemoveError, RemoveOptions, Removed, remove_platform};
 pub use save::{SaveError, Saving, save};
 pub use settle::{Lasting, SettleError, settle};
-pub use store::{OpenError, ResolveError, Store, SweepError, TagError, open_on};
+pub use store::{OpenError, ResolveError, Store, SweepError, TagError, open_on, sweep_between};
 pub use usage::{Beside, ImageParts, LayerUsage, Part, beside_layers, blob_bytes, image_parts};

@@ -257,7 +257,7 @@ impl Store {
 
     /// Removes what was set aside: layers and containers that are gone. Takes its time; holds no lock.
     pub fn sweep(&self) -> Result<usize, SweepError> {
-        self.snapshots.sweep().map_err(|source| SweepError::Trash { source })
+        sweep_between(self, &|| {})
     }
 
     /// Sets aside what nothing needs: layers no longer held by a container that is gone, blobs without an image.
@@ -336,6 +336,11 @@ pub fn open_on(root: &Path, driver: Driver) -> Result<Store, OpenError> {
             Ok(store)
         }
     }
+}
+
+/// What [`Store::sweep`] does; before each directory it asks `pause`, which takes as long as other work is to go first.
+pub fn sweep_between(store: &Store, pause: &dyn Fn()) -> Result<usize, SweepError> {
+    snapshot::sweep_between(&store.snapshots, pause).map_err(|source| SweepError::Trash { source })
 }
 
 /// Whether all that a change changes is when images that there were got the names that they had.

@@ -55,6 +55,6 @@ pub use chain::{ChainId, SnapshotKey, SnapshotKeyError};
 pub use changes::{ChangeKind, Changes, Stubs, is_opaque, is_whiteout};
 pub use driver::{Choice, Driver, DriverError, OwnFiles, Unusable, check_name, choose};
 pub use part::view_part;
-pub use remove::SweepError;
+pub use remove::{SweepError, sweep_between};
 pub use stdx::tree::Usage;
-pub use store::{Limit, OpenError, SnapshotError, Snapshots, Stage};
+pub use store::{Limit, OpenError, SnapshotError, Snapshots, Stage, Syncs, mounts_now};

@@ -31,9 +31,14 @@ impl Snapshots {
     ///
     /// Takes as long as the trees are large: call it in the background. Two sweeps at once do no harm.
     pub fn sweep(&self) -> Result<usize, SweepError> {
-        let trash = self.place.root.join("trash");
-        self.snapshotter.discard(&trash);
-        let swept = stdx::tree::sweep(&trash, "");
-        swept.map_err(|left| SweepError { path: left.path, more: left.more, source: left.source })
+        sweep_between(self, &|| {})
     }
+}
+
+/// What [`Snapshots::sweep`] does; before each directory it asks `pause`, which takes as long as other work is to go first.
+pub fn sweep_between(snapshots: &Snapshots, pause: &dyn Fn()) -> Result<usize, SweepError> {
+    let trash = snapshots.place.root.join("trash");
+    snapshots.snapshotter.discard(&trash);
+    let swept = stdx::tree::sweep_between(&trash, "", pause);
+    swept.map_err(|left| SweepError { path: left.path, more: left.more, source: left.source })
 }

@@ -95,6 +95,11 @@ pub fn usage_unless(path: &Path, stop: &AtomicBool) -> io::Result<Option<Usage>>
 ///
 /// Takes as long as they are large. Two sweeps at once do no harm.
 pub fn sweep(dir: &Path, prefix: &str) -> Result<usize, Left> {
+    sweep_between(dir, prefix, &|| {})
+}
+
+/// The same; before each directory it asks `pause`, which takes as long as other work is to go first.
+pub fn sweep_between(dir: &Path, prefix: &str, pause: &dyn Fn()) -> Result<usize, Left> {
     let (mut removed, mut failed) = (0, Vec::new());
     let aside = || dir.join(format!("{prefix}{}", crate::id::random_hex::<8>()));
     loop {
@@ -105,7 +110,7 @@ pub fn sweep(dir: &Path, prefix: &str) -> Result<usize, Left> {
         let mut progress = false;
         failed.clear();
         for path in paths {
-            match remove(&path, &aside) {
+            match (Removal { aside: &aside, pause }).remove(&path) {
                 Ok(()) => (removed, progress) = (removed + 1, true),
                 Err(source) => failed.push((path, source)),
             }
@@ -134,35 +139,44 @@ fn list(dir: &Path, prefix: &str) -> Result<Vec<PathBuf>, Errno> {
     Ok(paths)
 }
 
-fn remove(path: &Path, aside: &dyn Fn() -> PathBuf) -> Result<(), Errno> {
-    match unlinkat(CWD, path, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => return Ok(()),
-        Err(Errno::ISDIR | Errno::PERM) => {}
-        Err(err) => return Err(err),
-    }
-    empty_dir(open(CWD, path)?, REMOVE_DEPTH_MAX, aside)?;
-    ignore_absent(unlinkat(CWD, path, AtFlags::REMOVEDIR))
+struct Removal<'a> {
+    /// Where the lower part of a tree goes that is too deep.
+    aside: &'a dyn Fn() -> PathBuf,
+    pause: &'a dyn Fn(),
 }
 
-fn empty_dir(mut dir: Dir, depth: usize, aside: &dyn Fn() -> PathBuf) -> Result<(), Errno> {
-    while let Some(entry) = dir.read() {
-        let entry = entry?;
-        let name = entry.file_name();
-        if matches!(name.to_bytes(), b"." | b"..") {
-            continue;
+impl Removal<'_> {
+    fn remove(&self, path: &Path) -> Result<(), Errno> {
+        match unlinkat(CWD, path, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::ISDIR | Errno::PERM) => {}
+            Err(err) => return Err(err),
         }
-        if entry.file_type() != FileType::Directory {
-            ignore_absent(unlinkat(dir.fd()?, name, AtFlags::empty()))?;
-            continue;
-        }
-        if depth == 0 {
-            ignore_absent(renameat(dir.fd()?, name, CWD, aside()))?;
-            continue;
-        }
-        empty_dir(open(dir.fd()?, name)?, depth - 1, aside)?;
-        ignore_absent(unlinkat(dir.fd()?, name, AtFlags::REMOVEDIR))?;
+        self.empty_dir(open(CWD, path)?, REMOVE_DEPTH_MAX)?;
+        ignore_absent(unlinkat(CWD, path, AtFlags::REMOVEDIR))
     }
-    Ok(())
+
+    fn empty_dir(&self, mut dir: Dir, depth: usize) -> Result<(), Errno> {
+        (self.pause)();
+        while let Some(entry) = dir.read() {
+            let entry = entry?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            if entry.file_type() != FileType::Directory {
+                ignore_absent(unlinkat(dir.fd()?, name, AtFlags::empty()))?;
+                continue;
+            }
+            if depth == 0 {
+                ignore_absent(renameat(dir.fd()?, name, CWD, (self.aside)()))?;
+                continue;
+            }
+            self.empty_dir(open(dir.fd()?, name)?, depth - 1)?;
+            ignore_absent(unlinkat(dir.fd()?, name, AtFlags::REMOVEDIR))?;
+        }
+        Ok(())
+    }
 }
 
 fn open(at: impl AsFd, name: impl rustix::path::Arg) -> Result<Dir, Errno> {

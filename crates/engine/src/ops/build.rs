@@ -504,14 +504,15 @@ pub fn start(
     let lines = Arc::new(Lines::new(sender, matches!(input, Input::Local(_))));
     let failed_at = lines.failed_at();
     let input = (input, named);
-    let task = match options.reproduce {
-        None => tokio::spawn(solve::build(engine.clone(), options, names, input, client, lines)),
-        Some(wanted) => {
-            let engine = engine.clone();
-            let solving = solve::build(engine.clone(), options, Vec::new(), input, client, lines.clone());
-            tokio::spawn(async move { reproduce::reproduce(engine, lines, solving.await?, names, wanted).await })
-        }
-    };
+    let (engine, busy) = (engine.clone(), engine.upkeep.builds.begin());
+    let task = tokio::spawn(async move {
+        let _busy = busy;
+        let Some(wanted) = options.reproduce else {
+            return solve::build(engine, options, names, input, client, lines).await;
+        };
+        let built = solve::build(engine.clone(), options, Vec::new(), input, client, lines.clone()).await?;
+        reproduce::reproduce(engine, lines, built, names, wanted).await
+    });
     Ok(Building { lines: receiver, failed_at, task: Some(task), image: None, held: None })
 }
 

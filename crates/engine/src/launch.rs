@@ -9,8 +9,9 @@ use container_spec::{InvalidRequest, Placement, Point, SeccompChoice};
 use engine_api::container::Config;
 use engine_api::host_config::HostConfig;
 use errdefs::ErrorKind;
-use oci::runtime::Spec;
+use oci::runtime::{Mount, Spec};
 use shim_api::{Answer, Call, CreateTask, Failure, Reason, RestoreTask};
+use snapshot::Syncs;
 use tracing::warn;
 
 use crate::Engine;
@@ -311,6 +312,13 @@ pub(crate) fn plan_again(engine: &Engine, container: &Container) -> Result<Spec,
     Ok(plan(engine, container, None, false)?.spec)
 }
 
+/// How the container's root is mounted. What a command of a build writes is synced with the build.
+fn root_mounts(engine: &Engine, container: &Container) -> Result<Vec<Mount>, snapshot::SnapshotError> {
+    let key = crate::ops::create::snapshot_key(container.id());
+    let syncs = if crate::ops::build::runs_in(engine, container.id()) { Syncs::LeftOut } else { Syncs::Made };
+    snapshot::mounts_now(engine.images.snapshots(), &key, syncs)
+}
+
 /// `donor` is the container whose network this one shares, and with it the files that go with a network. For a start, what
 /// `-v` names is made.
 fn plan(
@@ -321,8 +329,7 @@ fn plan(
 ) -> Result<CreateTask, LaunchError> {
     let (definition, dir) = (&container.definition, engine.recorder.dir(container.id()));
     let host = &*container.host_config();
-    let key = crate::ops::create::snapshot_key(container.id());
-    let root_mounts = engine.images.snapshots().mounts(&key).map_err(LaunchError::Snapshot)?;
+    let root_mounts = root_mounts(engine, container).map_err(LaunchError::Snapshot)?;
     let seccomp_program = filter(engine, container)?;
     let files = donor.map_or_else(|| dir.clone(), |donor| engine.recorder.dir(donor.id()));
     let (hostname, hosts, resolv_conf) = (files.hostname(), files.hosts(), files.resolv_conf());

@@ -30,6 +30,7 @@ use rustix::mount::{
     fsmount, fsopen, mount_change, move_mount, open_tree,
 };
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
+use snapshot::Syncs;
 use sys::mount::Attributes;
 use sys::open::openat2;
 use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard};
@@ -179,7 +180,7 @@ fn open_in(
     let root = match namespace {
         Some(_) => None,
         None => {
-            let found = engine.images.snapshots().mounts(&snapshot_key(container.id()));
+            let found = snapshot::mounts_now(engine.images.snapshots(), &snapshot_key(container.id()), Syncs::Made);
             let mounted = mount_detached(&found.map_err(ViewError::Snapshot)?);
             Some(mounted.map_err(system("mount the container's layers"))?)
         }

@@ -114,6 +114,19 @@ pub(crate) fn own_options(container: &Path) -> Vec<String> {
     vec![option("upperdir", "fs"), option("workdir", "work")]
 }
 
+/// Has a mount leave out all syncs, if the kernel knows of that (overlayfs.rst, "Volatile mount").
+pub(crate) fn without_syncs(mount: &mut Mount) {
+    if sys::overlay::leaves_out_syncs() {
+        mount.options.push("volatile".to_owned());
+    }
+}
+
+/// Takes away the mark by which the kernel refuses to mount a container's directories again that were mounted without syncs: what a
+/// power cut took would not be missed.
+pub(crate) fn forget_unsynced(container: &Path) -> io::Result<()> {
+    stdx::fs::remove_if_exists(&container.join("work/work/incompat"))
+}
+
 /// A directory or file as it is, `ro` or `rw`.
 pub(crate) fn bind(source: &Path, access: &str) -> Mount {
     let options = vec!["bind".to_owned(), access.to_owned()];

@@ -17,7 +17,7 @@ use crate::changes::{Changes, Stubs};
 use crate::driver::{Driver, OwnFiles, Snapshotter, Unusable};
 use crate::flat::Flat;
 use crate::fuse::Fuse;
-use crate::overlay::Overlay;
+use crate::overlay::{self, Overlay};
 use crate::taking;
 
 /// The mode of a container's root if no layer says otherwise.
@@ -76,6 +76,16 @@ pub enum OpenError {
         /// Why.
         source: io::Error,
     },
+}
+
+/// Whether what is synced through a mount is on disk then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Syncs {
+    /// It is.
+    Made,
+    /// It is not, where the driver can: nobody misses these files after a power cut before [`Snapshots::sync`]. Who syncs a file waits
+    /// for nothing, and the end of the mount does not write the whole file system to disk, as it does else.
+    LeftOut,
 }
 
 impl OpenError {
@@ -367,6 +377,19 @@ impl Snapshots {
         }
         Ok(moved)
     }
+}
+
+/// What [`Snapshots::mounts`] says, for whoever mounts it now; nobody else has.
+pub fn mounts_now(snapshots: &Snapshots, key: &SnapshotKey, syncs: Syncs) -> Result<Vec<Mount>, SnapshotError> {
+    let mut mounts = snapshots.mounts(key)?;
+    if snapshots.driver == Driver::Overlay2 {
+        let container = snapshots.place.container(key);
+        overlay::forget_unsynced(&container).map_err(SnapshotError::io("take a mark out of", &container))?;
+        if syncs == Syncs::LeftOut {
+            mounts.iter_mut().for_each(overlay::without_syncs);
+        }
+    }
+    Ok(mounts)
 }
 
 /// Opens or creates a store with a driver that is at hand.

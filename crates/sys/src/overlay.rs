@@ -25,13 +25,18 @@ const PAGE_BYTES: usize = 4096;
 ///
 /// Not tried out: every refusal is a line in the kernel's log.
 pub fn joins_layers() -> bool {
-    before_6_5(&rustix::system::uname().release().to_string_lossy())
+    is_before(&rustix::system::uname().release().to_string_lossy(), (6, 5))
 }
 
-fn before_6_5(release: &str) -> bool {
+/// Whether the kernel mounts overlays that leave out all syncs (`volatile`; Linux 5.10).
+pub fn leaves_out_syncs() -> bool {
+    !is_before(&rustix::system::uname().release().to_string_lossy(), (5, 10))
+}
+
+fn is_before(release: &str, version: (u32, u32)) -> bool {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>().ok());
     // One that cannot be read is tried as a new one.
-    matches!((numbers.next().flatten(), numbers.next().flatten()), (Some(major), Some(minor)) if (major, minor) < (6, 5))
+    matches!((numbers.next().flatten(), numbers.next().flatten()), (Some(major), Some(minor)) if (major, minor) < version)
 }
 
 /// Mounts an overlay with these options, in which each layer is a [`LAYER`], on a kernel that [`joins_layers`]; detached.
@@ -118,7 +123,7 @@ mod tests {
             ("7.0-rc1", false),
             ("strange", false),
         ] {
-            assert_eq!(before_6_5(release), old, "{release}");
+            assert_eq!(is_before(release, (6, 5)), old, "{release}");
         }
     }
 

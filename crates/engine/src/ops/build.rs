@@ -110,7 +110,7 @@ pub use remote_context::{
     ALONE, FetchedContext, RemoteContextError, RemoteFiles, fetch as fetch_context, keep as keep_context,
     shown_context, shown_repository,
 };
-pub(crate) use run::{left_over, remove_left_over};
+pub(crate) use run::{left_over, remove_left_over, runs_in};
 pub(crate) use sources::SeenSources;
 pub use sources::SourceError;
 pub use space::Limits;

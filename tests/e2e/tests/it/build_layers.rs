@@ -80,6 +80,9 @@ fn privileged_a_container_that_is_kept_keeps_its_files() {
         let container = way.at().ok("ps -lq");
         assert!(way.at().ok(&format!("diff {container}")).contains("A /mine"));
         assert_eq!(way.at().run(&format!("{image} cat /mine")), "mine");
+        // Its files were mounted without syncs, which the kernel does not forget.
+        way.at().ok(&format!("start {container}"));
+        assert_eq!(way.at().ok(&format!("wait {container}")), "0");
         way.at().ok(&format!("rm {container}"));
         way.at().ok(&format!("rmi {image}"));
     });
@@ -128,6 +131,26 @@ fn privileged_what_is_copied_into_empty_directories_shows_nothing_of_what_was_th
         way.at().ok("builder prune -af");
         way.at().ok(&format!("load -i {}", archive.display()));
         assert_eq!(found(), expected);
+        way.at().ok(&format!("rmi {image}"));
+    });
+}
+
+/// What a build comes to is synced at its end: until then nothing waits for the disk.
+#[test]
+fn privileged_a_command_waits_for_no_sync() {
+    each_way(|way| {
+        if way.at().daemon.is_foreign() {
+            return;
+        }
+        let image = way.name("unsynced");
+        let directory = context(&[(
+            "Dockerfile",
+            "FROM busybox\nRUN grep ' / / .* overlay ' /proc/self/mountinfo > /mounted && sync /mounted\n",
+        )]);
+        way.build(&format!("--no-cache -t {image}"), &directory);
+        assert!(way.at().run(&format!("{image} cat /mounted")).contains("volatile"));
+        let own = way.at().run(&format!("{image} grep ' / / .* overlay ' /proc/self/mountinfo"));
+        assert!(!own.contains("volatile"), "a container's files are its user's: {own}");
         way.at().ok(&format!("rmi {image}"));
     });
 }

@@ -130,6 +130,11 @@ fn marks(data_root: &Path) -> PathBuf {
     data_root.join("build-containers")
 }
 
+/// Whether it is the container of a build, which nobody else has been left. Blocks shortly.
+pub(crate) fn runs_in(engine: &Engine, id: &ContainerId) -> bool {
+    marks(&engine.config.data_root).join(id.as_str()).exists()
+}
+
 /// Notes a container that is about to be made. Blocks shortly.
 fn note(engine: &Engine, id: &ContainerId) -> std::io::Result<()> {
     let marks = marks(&engine.config.data_root);

@@ -10,7 +10,7 @@ use rustix::fs::{
     openat2,
 };
 use rustix::io::Errno;
-use snapshot::{ChainId, Driver, SnapshotKey, Stubs};
+use snapshot::{ChainId, Driver, SnapshotKey, Stubs, Syncs};
 use tracing::debug;
 
 use super::kept_context::ContextFiles;
@@ -74,9 +74,9 @@ impl Work {
     pub(super) fn above(engine: &Engine, image: Option<&ImageRecord>) -> Result<Work, WorkError> {
         let key: SnapshotKey = stdx::id::random_hex::<32>().parse().expect("64 hex digits are a key");
         let chain = image.map(|image| image.chain.clone()).unwrap_or_default();
-        let mounts = engine.images.snapshots().prepare(&key, &chain)?;
+        engine.images.snapshots().prepare(&key, &chain)?;
         let mut work = Work { engine: engine.clone(), key, root: None, has_layers: !chain.is_empty() };
-        work.root = Some(mount_detached(&mounts).map_err(WorkError::Mount)?);
+        work.mount_again()?;
         Ok(work)
     }
 
@@ -118,10 +118,10 @@ impl Work {
         Ok(is_empty(&place)?.then_some(place))
     }
 
-    /// Mounts the tree again, where it is not.
+    /// Mounts the tree again, where it is not. What a build comes to is synced at its end.
     pub(super) fn mount_again(&mut self) -> Result<(), WorkError> {
         if self.root.is_none() {
-            let mounts = self.engine.images.snapshots().mounts(&self.key)?;
+            let mounts = snapshot::mounts_now(self.engine.images.snapshots(), &self.key, Syncs::LeftOut)?;
             self.root = Some(mount_detached(&mounts).map_err(WorkError::Mount)?);
         }
         Ok(())

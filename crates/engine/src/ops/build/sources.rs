@@ -215,31 +215,27 @@ fn read(tree: &Tree, bytes: &[u8], context: bool, abandoned: &Abandoned) -> Resu
         Err(Errno::NOENT | Errno::NOTDIR) => return Err(SourceError::NotFound(Missing::of(tree, path))),
         found => found.map_err(|err| failed(err.into()))?,
     };
-    let (mut exact, mut files, mut nearby) = (Exact::new(bytes), Vec::new(), Nearby::default());
+    let (mut exact, mut files) = (Exact::new(bytes), Vec::new());
     let sum = if found.is_directory() {
         let paths = tree.walk(&found.path, usize::MAX).map_err(|err| failed(err.into()))?;
-        let sums = paths.iter().map(|path| {
-            let known = match tree.known(path) {
-                None => tree.regular(path, &mut nearby, abandoned)?,
-                known => known,
-            };
-            let sum = match known {
-                Some(known) => {
+        let read = read_all(tree, &paths, abandoned).map_err(failed)?;
+        let mut sums = Vec::with_capacity(read.len());
+        for (path, read) in paths.iter().zip(read) {
+            let sum = match read {
+                Read::Regular(known) => {
                     exact.regular(path, &known);
                     known.sum
                 }
-                None => {
-                    let sum = tree.sum(path, abandoned)?;
-                    exact.add(path, &tree.look(path)?, &sum);
+                Read::Other(looked, sum) => {
+                    exact.add(path, &looked, &sum);
                     sum
                 }
             };
             if files.len() < FILES_MAX {
                 files.push((String::from_utf8_lossy(path).into_owned(), sum.clone()));
             }
-            Ok(sum)
-        });
-        let mut sums = sums.collect::<io::Result<Vec<_>>>().map_err(failed)?;
+            sums.push(sum);
+        }
         sums.sort();
         all("dir", &sums)
     } else {
@@ -259,6 +255,53 @@ fn read(tree: &Tree, bytes: &[u8], context: bool, abandoned: &Abandoned) -> Resu
         is_remote: false,
         is_directory,
         dropped: 0,
+    })
+}
+
+/// What is known of a path when it was read.
+enum Read {
+    /// Of a regular file.
+    Regular(KnownFile),
+    /// Of anything else, and its sum.
+    Other(Looked, String),
+}
+
+/// How many paths are worth a thread.
+const PATHS_EACH: usize = 256;
+
+/// Reads these, in their order, on all processors where they are many.
+fn read_all(tree: &Tree, paths: &[Vec<u8>], abandoned: &Abandoned) -> io::Result<Vec<Read>> {
+    let some = |paths: &[Vec<u8>]| -> io::Result<Vec<Read>> {
+        let mut nearby = Nearby::default();
+        paths.iter().map(|path| read_one(tree, path, &mut nearby, abandoned)).collect()
+    };
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = processors.min(paths.len() / PATHS_EACH);
+    if threads < 2 {
+        return some(paths);
+    }
+    std::thread::scope(|scope| {
+        let parts = paths.chunks(paths.len().div_ceil(threads));
+        let reading: Vec<_> = parts.map(|part| scope.spawn(move || some(part))).collect();
+        let mut read = Vec::with_capacity(paths.len());
+        for one in reading {
+            read.extend(one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+        }
+        Ok(read)
+    })
+}
+
+fn read_one(tree: &Tree, path: &[u8], nearby: &mut Nearby, abandoned: &Abandoned) -> io::Result<Read> {
+    let known = match tree.known(path) {
+        None => tree.regular(path, nearby, abandoned)?,
+        known => known,
+    };
+    Ok(match known {
+        Some(known) => Read::Regular(known),
+        None => {
+            let sum = tree.sum(path, abandoned)?;
+            Read::Other(tree.look(path)?, sum)
+        }
     })
 }
 

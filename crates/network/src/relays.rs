@@ -265,7 +265,7 @@ impl Relays {
 
 /// What the relay is told of a port.
 pub(crate) fn rule(published: &Published, target: SocketAddr) -> Rule {
-    Rule { id: id(published), udp: published.protocol == Protocol::Udp, target }
+    Rule { id: id(published), udp: published.protocol == Protocol::Udp, target, range: None }
 }
 
 fn id(published: &Published) -> String {

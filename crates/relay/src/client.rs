@@ -11,6 +11,9 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::{Ask, LIST_MAX, MESSAGE_MAX, RULES_AT_ONCE, Reply, Rule, VERSION};
 
+/// How many rules may go in one message: their ids are of 20 bytes, of 64 KiB.
+const GONE_AT_ONCE: usize = 2048;
+
 /// How long an answer may take, which the relay has at once unless it is stopped.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
@@ -120,6 +123,42 @@ impl Client {
             ends = self.ask(&Ask::RemoveAll(some.to_vec()), &[])? == Reply::Ends;
         }
         Ok(ends)
+    }
+
+    /// Whether it can serve ranges; one of an earlier build cannot. Blocks as [`Client::put`].
+    pub fn steers(&mut self) -> Result<bool, AskError> {
+        match self.version {
+            ..3 => Ok(false),
+            _ => match self.ask(&Ask::Steer, &[]) {
+                Err(AskError::Refused(_)) => Ok(false),
+                asked => asked.map(|_| true),
+            },
+        }
+    }
+
+    /// Has other rules served instead of some, all of it at once; those without a socket have that of a rule which goes and listens to
+    /// their first port. Connections through a port that leads where it did go on, as long as no more than [`RULES_AT_ONCE`] rules come.
+    /// After an error nobody knows what is served. Blocks as [`Client::put_all`]. From version 3 on, and not for rules of UDP.
+    pub fn replace(&mut self, gone: &[String], rules: &[(Rule, Option<BorrowedFd<'_>>)]) -> Result<(), AskError> {
+        // Those that go first may hand on neither socket nor connections, which is only so where thousands go.
+        let (at_once, gone) = gone.split_at(gone.len().saturating_sub(GONE_AT_ONCE));
+        if !at_once.is_empty() {
+            self.remove_all(at_once)?;
+        }
+        let (first, rest): (Vec<_>, Vec<_>) = {
+            let (mut with, without): (Vec<_>, Vec<_>) = rules.iter().partition(|(_, socket)| socket.is_some());
+            let later = with.split_off(with.len().min(RULES_AT_ONCE));
+            (with.into_iter().chain(without).collect(), later)
+        };
+        let rules = |with: bool| {
+            let of = first.iter().filter(move |(_, socket)| socket.is_some() == with);
+            of.map(|(rule, _)| rule.clone()).collect::<Vec<_>>()
+        };
+        let sockets: Vec<_> = first.iter().filter_map(|(_, socket)| *socket).collect();
+        let ask = Ask::Replace { gone: gone.to_vec(), with_socket: rules(true), without: rules(false) };
+        self.ask(&ask, &sockets)?;
+        let rest: Vec<_> = rest.into_iter().filter_map(|(rule, socket)| Some((rule.clone(), (*socket)?))).collect();
+        self.put_all(&rest)
     }
 
     /// What is served. Blocks as [`Client::put`], for each thousand of them.

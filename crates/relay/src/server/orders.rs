@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use super::Relay;
+use super::{Relay, ranges};
 use crate::{Ask, LIST_MAX, Reply, Rule, VERSION};
 
 /// Does what a daemon asks for, with the sockets that came along.
@@ -17,6 +17,14 @@ pub(super) fn obey(relay: &mut Relay, ask: Ask, mut sockets: Vec<OwnedFd>) -> Re
         Ask::RemoveAll(ids) => return remove(relay, &ids),
         Ask::Put(rule) => relay.put(rule, sockets.pop()),
         Ask::PutAll(rules) => put_all(relay, rules, sockets),
+        Ask::Steer => ranges::steer(relay).map(drop),
+        Ask::Replace { gone, with_socket, without } => match with_socket.len() == sockets.len() {
+            true => {
+                let with_socket = with_socket.into_iter().zip(sockets.into_iter().map(Some));
+                ranges::replace(relay, &gone, with_socket.chain(without.into_iter().map(|rule| (rule, None))).collect())
+            }
+            false => Err(wrong_count(sockets.len(), with_socket.len())),
+        },
     };
     done.map_or_else(|err| Reply::Refused(err.to_string()), |()| Reply::Done)
 }
@@ -29,14 +37,19 @@ fn list(relay: &Relay, from: Bound<&str>) -> Reply {
 /// All of them, or those before one that cannot be served.
 fn put_all(relay: &mut Relay, rules: Vec<Rule>, sockets: Vec<OwnedFd>) -> io::Result<()> {
     if rules.len() != sockets.len() {
-        return Err(io::Error::other(format!("{} sockets came with {} ports", sockets.len(), rules.len())));
+        return Err(wrong_count(sockets.len(), rules.len()));
     }
     rules.into_iter().zip(sockets).try_for_each(|(rule, socket)| relay.put(rule, Some(socket)))
+}
+
+fn wrong_count(sockets: usize, rules: usize) -> io::Error {
+    io::Error::other(format!("{sockets} sockets came with {rules} ports"))
 }
 
 fn remove(relay: &mut Relay, ids: &[String]) -> Reply {
     for id in ids {
         if let Some(served) = relay.rules.remove(id) {
+            ranges::lead_no_longer(relay, &served);
             relay.retire(&served);
         }
     }

@@ -31,6 +31,15 @@ pub enum AskError {
     Io(#[from] io::Error),
 }
 
+/// Where a rule's socket comes from that follows others.
+#[derive(Clone, Debug)]
+pub enum Source<'a> {
+    /// This one listens.
+    Socket(BorrowedFd<'a>),
+    /// That of the rule of this id, which goes.
+    Heir(String),
+}
+
 /// A connection to the relay. Its descriptor tells of the relay's end (`EPOLLRDHUP`).
 #[derive(Debug)]
 pub struct Client {
@@ -136,28 +145,25 @@ impl Client {
         }
     }
 
-    /// Has other rules served instead of some, all of it at once; those without a socket have that of a rule which goes and listens to
-    /// their first port. Connections through a port that leads where it did go on, as long as no more than [`RULES_AT_ONCE`] rules come.
-    /// After an error nobody knows what is served. Blocks as [`Client::put_all`]. From version 3 on, and not for rules of UDP.
-    pub fn replace(&mut self, gone: &[String], rules: &[(Rule, Option<BorrowedFd<'_>>)]) -> Result<(), AskError> {
+    /// Has other rules served instead of some, all of it at once. Connections through a port that leads where it did go on, as long as
+    /// no more than [`RULES_AT_ONCE`] rules come with a socket. After an error nobody knows what is served. Blocks as
+    /// [`Client::put_all`]. From version 3 on, and not for rules of UDP.
+    pub fn replace(&mut self, gone: &[String], rules: &[(Rule, Source<'_>)]) -> Result<(), AskError> {
         // Those that go first may hand on neither socket nor connections, which is only so where thousands go.
-        let (at_once, gone) = gone.split_at(gone.len().saturating_sub(GONE_AT_ONCE));
-        if !at_once.is_empty() {
-            self.remove_all(at_once)?;
+        let (first, gone) = gone.split_at(gone.len().saturating_sub(GONE_AT_ONCE));
+        if !first.is_empty() {
+            self.remove_all(first)?;
         }
-        let (first, rest): (Vec<_>, Vec<_>) = {
-            let (mut with, without): (Vec<_>, Vec<_>) = rules.iter().partition(|(_, socket)| socket.is_some());
-            let later = with.split_off(with.len().min(RULES_AT_ONCE));
-            (with.into_iter().chain(without).collect(), later)
-        };
-        let rules = |with: bool| {
-            let of = first.iter().filter(move |(_, socket)| socket.is_some() == with);
-            of.map(|(rule, _)| rule.clone()).collect::<Vec<_>>()
-        };
-        let sockets: Vec<_> = first.iter().filter_map(|(_, socket)| *socket).collect();
-        let ask = Ask::Replace { gone: gone.to_vec(), with_socket: rules(true), without: rules(false) };
-        self.ask(&ask, &sockets)?;
-        let rest: Vec<_> = rest.into_iter().filter_map(|(rule, socket)| Some((rule.clone(), (*socket)?))).collect();
+        let (mut put, mut inherit) = (Vec::new(), Vec::new());
+        for (rule, source) in rules {
+            match source {
+                Source::Socket(socket) => put.push((rule.clone(), *socket)),
+                Source::Heir(id) => inherit.push((rule.clone(), id.clone())),
+            }
+        }
+        let rest = put.split_off(put.len().min(RULES_AT_ONCE));
+        let (put, sockets): (Vec<_>, Vec<_>) = put.into_iter().unzip();
+        self.ask(&Ask::Replace { gone: gone.to_vec(), put, inherit }, &sockets)?;
         self.put_all(&rest)
     }
 

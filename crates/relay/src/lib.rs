@@ -46,7 +46,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use client::{AskError, Client};
+pub use client::{AskError, Client, Source};
 pub use server::run;
 
 /// The version of the messages that this build speaks. 2 has those about several rules, 3 ranges of ports.
@@ -115,9 +115,9 @@ enum Ask {
     RemoveAll(Vec<String>),
     /// Whether ranges can be served: done, or refused with the reason.
     Steer,
-    /// Serve other rules instead of some: first those whose sockets come along in the same order, then those that have the socket of one
-    /// that goes, which listens to their first port. Connections go on that lead where they did.
-    Replace { gone: Vec<String>, with_socket: Vec<Rule>, without: Vec<Rule> },
+    /// Serve other rules instead of some: those whose sockets come along in the same order, and those that have the socket of one that
+    /// goes, by its id. Connections go on that lead where they did.
+    Replace { gone: Vec<String>, put: Vec<Rule>, inherit: Vec<(Rule, String)> },
 }
 
 /// The answer to each.
@@ -170,8 +170,12 @@ mod tests {
         let with_range = format!(r#"{},"range":[80,90]}}"#, text.trim_end_matches('}'));
         assert_eq!(serde_json::to_string(&range).unwrap(), with_range);
         assert_eq!(ask(r#""Steer""#), Ask::Steer);
-        let replace = Ask::Replace { gone: vec!["a".to_owned()], with_socket: vec![range], without: Vec::new() };
-        let text = format!(r#"{{"Replace":{{"gone":["a"],"with_socket":[{with_range}],"without":[]}}}}"#);
+        let replace = Ask::Replace {
+            gone: vec!["a".to_owned()],
+            put: vec![range.clone()],
+            inherit: vec![(range, "a".to_owned())],
+        };
+        let text = format!(r#"{{"Replace":{{"gone":["a"],"put":[{with_range}],"inherit":[[{with_range},"a"]]}}}}"#);
         assert_eq!((ask(&text), serde_json::to_string(&replace).unwrap()), (replace, text));
         let longest = Rule {
             id: "x".repeat(70),

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use self::ranges::Ranges;
+use self::ranges::{Origin, Ranges};
 use crate::datagram::{DATAGRAM_MAX, Flows, receive};
 use crate::stream::{Link, Side};
 use crate::{LINKS_MAX, MESSAGE_MAX, QUESTION_MAX, RULES_MAX, Reply, Rule};
@@ -259,7 +259,8 @@ impl Relay {
     /// Serves a port from now on. On an error what was served by its id is served as before.
     fn put(&mut self, rule: Rule, socket: Option<OwnedFd>) -> io::Result<()> {
         if rule.range.is_some() || self.rules.get(&rule.id).is_some_and(|known| known.place.is_some()) {
-            return ranges::replace(self, std::slice::from_ref(&rule.id.clone()), vec![(rule, socket)]);
+            let origin = socket.map_or_else(|| Origin::Heir(rule.id.clone()), Origin::Socket);
+            return ranges::replace(self, std::slice::from_ref(&rule.id.clone()), vec![(rule, origin)]);
         }
         let known = self.rules.get(&rule.id);
         if known.is_none() && self.rules.len() >= self.rules_max {

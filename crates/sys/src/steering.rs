@@ -117,11 +117,23 @@ impl Steering {
         Element { map_fd, padding: 0, key: std::ptr::from_ref(place) as u64, value, flags: 0 }
     }
 
-    /// Leads connections to these ports to the socket in a place, from now on; none: to whoever listens.
-    pub fn lead(&self, ports: RangeInclusive<u16>, place: Option<u32>) {
-        let value = place.map_or(0, |place| u64::from(place) + 1);
-        ports.for_each(|port| self.table.entry(port).store(value, Ordering::Relaxed));
+    /// Leads connections to these ports to the socket in a place, from now on.
+    pub fn lead(&self, ports: RangeInclusive<u16>, place: u32) {
+        ports.for_each(|port| self.table.entry(port).store(entry(place), Ordering::Relaxed));
     }
+
+    /// Leads those of these ports that lead to a place to whoever listens.
+    pub fn lead_no_longer(&self, ports: RangeInclusive<u16>, place: u32) {
+        for port in ports {
+            // One that leads elsewhere by now goes on doing so.
+            _ = self.table.entry(port).compare_exchange(entry(place), 0, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What the table has for a port that leads to a place; 0 is for those that lead nowhere.
+fn entry(place: u32) -> u64 {
+    u64::from(place) + 1
 }
 
 /// Of each port the place of its socket, and one more; 0 for none. The program reads what is written here.
@@ -284,7 +296,7 @@ mod tests {
             let steering = Steering::begin().unwrap();
             steering.place(7, listener.as_fd()).unwrap();
             connect(20_500).unwrap_err();
-            steering.lead(20_000..=20_999, Some(7));
+            steering.lead(20_000..=20_999, 7);
             for port in [20_000, 20_500, 20_999] {
                 let client = connect(port).unwrap();
                 let (served, from) = listener.accept().unwrap();
@@ -300,7 +312,10 @@ mod tests {
             let own = any(20_600);
             connect(20_600).unwrap();
             assert_eq!(listener.accept().unwrap().0.local_addr().unwrap().port(), 20_600);
-            steering.lead(20_600..=20_600, None);
+            steering.lead_no_longer(20_600..=20_600, 8);
+            connect(20_600).unwrap();
+            listener.accept().unwrap();
+            steering.lead_no_longer(20_600..=20_600, 7);
             connect(20_600).unwrap();
             own.accept().unwrap();
             steering.place(7, other.as_fd()).unwrap();

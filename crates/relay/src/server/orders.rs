@@ -5,7 +5,8 @@ use std::ops::Bound;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use super::{Relay, ranges};
+use super::Relay;
+use super::ranges::{self, Origin};
 use crate::{Ask, LIST_MAX, Reply, Rule, VERSION};
 
 /// Does what a daemon asks for, with the sockets that came along.
@@ -17,13 +18,20 @@ pub(super) fn obey(relay: &mut Relay, ask: Ask, mut sockets: Vec<OwnedFd>) -> Re
         Ask::RemoveAll(ids) => return remove(relay, &ids),
         Ask::Put(rule) => relay.put(rule, sockets.pop()),
         Ask::PutAll(rules) => put_all(relay, rules, sockets),
-        Ask::Steer => ranges::steer(relay).map(drop),
-        Ask::Replace { gone, with_socket, without } => match with_socket.len() == sockets.len() {
-            true => {
-                let with_socket = with_socket.into_iter().zip(sockets.into_iter().map(Some));
-                ranges::replace(relay, &gone, with_socket.chain(without.into_iter().map(|rule| (rule, None))).collect())
+        Ask::Steer => {
+            // Perhaps nothing comes after all.
+            if relay.rules.is_empty() && !relay.linger.is_zero() {
+                relay.idle_since = Some(Instant::now());
             }
-            false => Err(wrong_count(sockets.len(), with_socket.len())),
+            ranges::steer(relay).map(drop)
+        }
+        Ask::Replace { gone, put, inherit } => match put.len() == sockets.len() {
+            true => {
+                let put = put.into_iter().zip(sockets.into_iter().map(Origin::Socket));
+                let inherit = inherit.into_iter().map(|(rule, id)| (rule, Origin::Heir(id)));
+                ranges::replace(relay, &gone, put.chain(inherit).collect())
+            }
+            false => Err(wrong_count(sockets.len(), put.len())),
         },
     };
     done.map_or_else(|err| Reply::Refused(err.to_string()), |()| Reply::Done)

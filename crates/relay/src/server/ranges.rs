@@ -19,6 +19,14 @@ pub(super) struct Ranges {
     taken: HashSet<u32>,
 }
 
+/// Where a rule's socket comes from.
+#[derive(Debug)]
+pub(super) enum Origin {
+    Socket(OwnedFd),
+    /// That of the rule of this id, which goes.
+    Heir(String),
+}
+
 impl Ranges {
     /// Takes a place for a socket, which listens.
     fn place(&mut self, socket: &OwnedFd) -> io::Result<u32> {
@@ -42,7 +50,7 @@ pub(super) fn steer(relay: &mut Relay) -> io::Result<&mut Ranges> {
 
 /// Serves these instead of some, each with its socket or with that of one that goes. What is refused before anything has happened
 /// is what can be known before; after any other error what went has gone, and some may be served.
-pub(super) fn replace(relay: &mut Relay, gone: &[String], rules: Vec<(Rule, Option<OwnedFd>)>) -> io::Result<()> {
+pub(super) fn replace(relay: &mut Relay, gone: &[String], rules: Vec<(Rule, Origin)>) -> io::Result<()> {
     check(relay, gone, &rules)?;
     let sockets = sockets_for(relay, gone, rules)?;
     let mut places = Vec::with_capacity(sockets.len());
@@ -56,14 +64,13 @@ pub(super) fn replace(relay: &mut Relay, gone: &[String], rules: Vec<(Rule, Opti
         }
     }
     let mut gone: Vec<Served> = gone.iter().filter_map(|id| relay.rules.remove(id)).collect();
-    gone.iter().for_each(|served| lead_no_longer(relay, served));
     let mut begun = Ok(());
     for ((rule, socket), place) in sockets.into_iter().zip(places) {
         let range = rule.range;
         match begun.and_then(|()| relay.begin(rule, socket, place)) {
             Ok(known) => {
                 gone.extend(known);
-                if let (Some((first, last)), Some(ranges)) = (range, &relay.ranges) {
+                if let (Some((first, last)), Some(place), Some(ranges)) = (range, place, &relay.ranges) {
                     ranges.steering.lead(first..=last, place);
                 }
                 begun = Ok(());
@@ -74,6 +81,8 @@ pub(super) fn replace(relay: &mut Relay, gone: &[String], rules: Vec<(Rule, Opti
             }
         }
     }
+    // Behind the others: whoever connects to a port that stays is led somewhere at every moment.
+    gone.iter().for_each(|served| lead_no_longer(relay, served));
     hand_on(relay, &gone);
     gone.iter().for_each(|served| relay.retire(served));
     relay.forget_flows();
@@ -84,23 +93,14 @@ pub(super) fn replace(relay: &mut Relay, gone: &[String], rules: Vec<(Rule, Opti
     begun
 }
 
-/// The socket of each rule: the one that came along, or another descriptor of one that listens to its first port, or had its id.
-fn sockets_for(
-    relay: &Relay,
-    gone: &[String],
-    rules: Vec<(Rule, Option<OwnedFd>)>,
-) -> io::Result<Vec<(Rule, OwnedFd)>> {
-    let gone = || gone.iter().filter_map(|id| relay.rules.get(id));
-    let listens = |served: &Served, rule: &Rule| {
-        served.rule.id == rule.id || rule.range.is_some_and(|(first, _)| port_of(&served.socket) == Some(first))
-    };
-    let socket = |(rule, socket): (Rule, Option<OwnedFd>)| {
-        let missing = || io::Error::other("no socket came with a new port");
-        let socket = match socket {
-            Some(socket) => socket,
-            None => gone().find(|served| listens(served, &rule)).ok_or_else(missing)?.socket.try_clone()?,
-        };
-        Ok((rule, socket))
+/// The socket of each rule: the one that came along, or another descriptor of one that goes.
+fn sockets_for(relay: &Relay, gone: &[String], rules: Vec<(Rule, Origin)>) -> io::Result<Vec<(Rule, OwnedFd)>> {
+    let socket = |(rule, origin)| match origin {
+        Origin::Socket(socket) => Ok((rule, socket)),
+        Origin::Heir(id) => match relay.rules.get(&id).filter(|_| gone.contains(&id)) {
+            Some(served) => Ok((rule, served.socket.try_clone()?)),
+            None => Err(io::Error::other("no socket came with a new port")),
+        },
     };
     rules.into_iter().map(socket).collect()
 }
@@ -134,8 +134,8 @@ pub(super) fn led_to(relay: &Relay, served: &Served, client: &OwnedFd) -> Option
 
 /// Connections to a range that goes are led nowhere from now on.
 pub(super) fn lead_no_longer(relay: &mut Relay, served: &Served) {
-    if let (Some((first, last)), Some(ranges)) = (served.rule.range, &relay.ranges) {
-        ranges.steering.lead(first..=last, None);
+    if let (Some((first, last)), Some(place), Some(ranges)) = (served.rule.range, served.place, &relay.ranges) {
+        ranges.steering.lead_no_longer(first..=last, place);
     }
     served.place.into_iter().for_each(|place| free(relay, place));
 }
@@ -148,7 +148,7 @@ fn free(relay: &mut Relay, place: u32) {
 }
 
 /// Whether all of it may be served when those that go have gone. Pure but for the sockets' own words.
-fn check(relay: &Relay, gone: &[String], rules: &[(Rule, Option<OwnedFd>)]) -> io::Result<()> {
+fn check(relay: &Relay, gone: &[String], rules: &[(Rule, Origin)]) -> io::Result<()> {
     let refused = |reason: String| Err(io::Error::other(reason));
     let gone: HashSet<&String> = gone.iter().collect();
     let stay = || relay.rules.values().filter(|served| !gone.contains(&served.rule.id)).map(|served| &served.rule);
@@ -157,7 +157,7 @@ fn check(relay: &Relay, gone: &[String], rules: &[(Rule, Option<OwnedFd>)]) -> i
     }
     let mut ranges: Vec<(u16, u16)> = stay().filter_map(|rule| rule.range).collect();
     let mut ids = HashSet::new();
-    for (rule, socket) in rules {
+    for (rule, origin) in rules {
         let known = relay.rules.contains_key(&rule.id) && !gone.contains(&rule.id);
         if known || !ids.insert(&rule.id) {
             return refused(format!("{} is served already", rule.id));
@@ -170,7 +170,7 @@ fn check(relay: &Relay, gone: &[String], rules: &[(Rule, Option<OwnedFd>)]) -> i
             let ipv6 = sockopt::socket_domain(socket) == Ok(rustix::net::AddressFamily::INET6);
             ipv6 && sockopt::socket_acceptconn(socket) == Ok(true)
         };
-        if socket.as_ref().is_some_and(|socket| !listens(socket)) {
+        if matches!(origin, Origin::Socket(socket) if !listens(socket)) {
             return refused(format!("{}: a socket that does not listen to IPv6 came along", rule.id));
         }
         ranges.push((first, last));

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::process::Command;
 
-use relay::{AskError, Client, Rule};
+use relay::{AskError, Client, Rule, Source};
 use rustix::thread::UnshareFlags;
 
 use super::{DEADLINE, is_closed, rule, start};
@@ -66,6 +66,10 @@ fn ids(ids: &[&str]) -> Vec<String> {
     ids.iter().map(|id| (*id).to_owned()).collect()
 }
 
+fn of(id: &str) -> Source<'static> {
+    Source::Heir(id.to_owned())
+}
+
 #[test]
 fn privileged_a_range_is_served_by_one_socket() {
     apart(|| {
@@ -109,7 +113,10 @@ fn privileged_what_stays_of_a_range_is_served_at_every_moment() {
         drop(first);
         let mut links: Vec<_> = [0, 50, 51, 99].map(|at| led(20_000 + at, &servers[usize::from(at)])).into();
         // The part before the gap keeps the socket, the one behind it has one of its own.
-        let parts = [(range(20_000, 20_049, 0), None), (range(20_051, 20_099, 51), Some(second.as_fd()))];
+        let parts = [
+            (range(20_000, 20_049, 0), of("20000-20099")),
+            (range(20_051, 20_099, 51), Source::Socket(second.as_fd())),
+        ];
         daemon.replace(&ids(&["20000-20099"]), &parts).unwrap();
         assert!(is_closed(&mut links[1].0), "its port is published no longer");
         links.remove(1);
@@ -119,14 +126,16 @@ fn privileged_what_stays_of_a_range_is_served_at_every_moment() {
         goes_on(&mut led(20_051, &servers[51]));
         // And it is one again, and after that single ports beside a range.
         let single = |port: u16| rule(&port.to_string(), (Ipv4Addr::LOCALHOST, port - 12_000).into());
-        daemon.replace(&ids(&["20000-20049", "20051-20099"]), &[(range(20_000, 20_099, 0), None)]).unwrap();
+        daemon
+            .replace(&ids(&["20000-20049", "20051-20099"]), &[(range(20_000, 20_099, 0), of("20000-20049"))])
+            .unwrap();
         let last = any(20_099);
-        let parts = [(single(20_099), Some(last.as_fd())), (range(20_000, 20_098, 0), None)];
+        let parts = [(single(20_099), Source::Socket(last.as_fd())), (range(20_000, 20_098, 0), of("20000-20099"))];
         daemon.replace(&ids(&["20000-20099"]), &parts).unwrap();
         drop(last);
         links.iter_mut().for_each(goes_on);
         goes_on(&mut led(20_099, &servers[99]));
-        daemon.replace(&ids(&["20000-20098", "20099"]), &[(range(20_000, 20_099, 0), None)]).unwrap();
+        daemon.replace(&ids(&["20000-20098", "20099"]), &[(range(20_000, 20_099, 0), of("20000-20098"))]).unwrap();
         links.iter_mut().for_each(goes_on);
         assert_eq!(daemon.list().unwrap().len(), 1);
         assert!(daemon.remove("20000-20099").unwrap());
@@ -161,9 +170,12 @@ fn privileged_ranges_that_make_no_sense_are_refused() {
             let refused = daemon.put(&rule, socket);
             assert!(matches!(refused, Err(AskError::Refused(_))), "{rule:?}: {refused:?}");
         }
-        let twice =
-            [(range(20_200, 20_299, 0), Some(socket.as_fd())), (range(20_250, 20_399, 0), Some(socket.as_fd()))];
+        let both = [range(20_200, 20_299, 0), range(20_250, 20_399, 0)];
+        let twice = both.map(|rule| (rule, Source::Socket(socket.as_fd())));
         assert!(matches!(daemon.replace(&[], &twice), Err(AskError::Refused(_))));
+        // Nor is a socket inherited of one that stays.
+        let heir = [(range(20_200, 20_299, 0), of(&kept.id))];
+        assert!(matches!(daemon.replace(&[], &heir), Err(AskError::Refused(_))));
         assert_eq!(daemon.list().unwrap(), std::slice::from_ref(&kept));
         drop(connect(Ipv6Addr::LOCALHOST, 20_099).unwrap());
         assert!(daemon.remove(&kept.id).unwrap());

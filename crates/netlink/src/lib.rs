@@ -5,6 +5,7 @@
 //! - [`link`], [`address`], [`route`], [`neighbour`]: requests and dumps of rtnetlink(7).
 //! - [`nft`]: one transaction of nf_tables, which is applied whole or not at all.
 //! - [`conntrack`]: forgetting tracked connections.
+//! - [`listeners`]: sockets of TCP that listen, or are bound.
 //! - [`log`]: packets that rules have told of.
 //! - [`message`]: the encoder and the decoder under all of them.
 //!
@@ -21,6 +22,7 @@ mod socket;
 pub mod address;
 pub mod conntrack;
 pub mod link;
+pub mod listeners;
 pub mod log;
 pub mod message;
 pub mod neighbour;

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
+use rustix::net::netlink::{NETFILTER, SOCK_DIAG, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with};
 
 use crate::error::{NetlinkError, Refusal};
@@ -41,6 +41,8 @@ pub enum Protocol {
     Route,
     /// nf_tables and connection tracking.
     Netfilter,
+    /// What sockets there are (sock_diag(7)).
+    Diagnosis,
 }
 
 /// One thing asked of the kernel, with the words that an error about it begins with.
@@ -66,11 +68,12 @@ impl Socket {
             // NETLINK_ROUTE is 0, which is what `None` becomes.
             Protocol::Route => None,
             Protocol::Netfilter => Some(NETFILTER),
+            Protocol::Diagnosis => Some(SOCK_DIAG),
         };
         let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)
             .map_err(NetlinkError::socket)?;
         sys::network::netlink_options(fd.as_fd()).map_err(|source| NetlinkError::Socket { source })?;
-        if protocol.is_some() {
+        if protocol == Some(NETFILTER) {
             // Root of a user namespace of its own may not, and has what the machine gives everybody.
             let _ = rustix::net::sockopt::set_socket_send_buffer_size_force(&fd, SEND_BUFFER);
         }

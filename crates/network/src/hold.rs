@@ -91,6 +91,15 @@ impl Hold {
         }
     }
 
+    /// Makes a sealed hold of TCP one that the relay is to serve: the port is never free.
+    pub(crate) fn for_relay(self) -> Result<Hold, Errno> {
+        sys::socket::accept_packets(self.socket.as_fd())
+            .map_err(|err| Errno::from_io_error(&err).unwrap_or(Errno::IO))?;
+        let held = Hold { relayed: true, ..self };
+        held.seal()?;
+        Ok(held)
+    }
+
     /// Frees a TCP port also where somebody shares the socket. Without this a port goes with the last descriptor: who holds the
     /// port beyond the end of this process goes on doing so.
     pub(crate) fn release(self) {

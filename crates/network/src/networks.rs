@@ -29,6 +29,7 @@ use crate::egress::EgressPolicy;
 use crate::error::NetworkError;
 use crate::firewall::{BridgeRules, Firewall, Rules};
 use crate::firewalld::Firewalld;
+use crate::later::LaterOwner;
 use crate::options::GatewayMode;
 use crate::parent::{Lent, ParentDriver};
 use crate::ports::{PortRequest, Protocol as Transport, Published};
@@ -217,6 +218,8 @@ pub struct Networks {
     relays_are_possible: AtomicBool,
     route: Mutex<Socket>,
     state: Mutex<Endpoints>,
+    /// Has a lock of its own, and takes no other one.
+    later: LaterOwner,
     /// Whether this machine has IPv6 at all, once somebody asked.
     ipv6: OnceLock<bool>,
     /// As in its record. Taken last.
@@ -345,7 +348,8 @@ impl Networks {
     /// Reads the records. Changes nothing, neither on disk nor in the kernel.
     pub fn open(config: Config) -> Result<Networks, NetworkError> {
         let records = Records::new(&config.state_dir);
-        let state = Endpoints::new(bridge::dynamic_ports(), records.endpoints()?);
+        let later = LaterOwner::default();
+        let state = Endpoints::new(bridge::dynamic_ports(), records.endpoints()?, later.0.clone());
         let mut route = Socket::open(Protocol::Route)?;
         let config = bridge::heed(config, &mut route)?;
         let relays = Relays::new(config.state_dir.join("relay"))
@@ -361,6 +365,7 @@ impl Networks {
             wired: Mutex::new(None),
             planned: Mutex::new(None),
             state: Mutex::new(state),
+            later,
             ipv6: OnceLock::new(),
             guarded: Mutex::new(records.guarded()?),
             records,

@@ -161,6 +161,19 @@ impl Group {
         self.protocol != Protocol::Udp && self.addresses.iter().enumerate().any(meet)
     }
 
+    /// Whether a host port is needed wherever it is published.
+    pub(crate) fn has_no_other_place(&self) -> bool {
+        self.opened.is_empty() && !self.addresses.is_empty()
+    }
+
+    /// Whether another one wants the next port of the host for the next one of the container, at the same addresses.
+    pub(crate) fn is_followed_by(&self, next: &Group) -> bool {
+        let one_more = |port: u16, next: u16| port.checked_add(1) == Some(next);
+        one_more(self.host_ports.0, next.host_ports.0)
+            && one_more(self.container_port, next.container_port)
+            && (self.protocol, &self.addresses) == (next.protocol, &next.addresses)
+    }
+
     /// The group's published ports, when it has got this host port.
     pub(crate) fn published(&self, host_port: u16) -> Vec<Published> {
         let (protocol, container_port) = (self.protocol, self.container_port);

@@ -1,16 +1,17 @@
 //! The relay, as the daemon sees it: which of our ports it serves. What it is itself, crate `relay` says.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use relay::{AskError, Client, Rule};
+use relay::{AskError, Client, Rule, Source};
 use rustix::event::epoll::{self, EventData, EventFlags};
 
+use crate::duties::{Duty, Span};
 use crate::ports::{Protocol, Published};
 
 /// Starts a relay with its directory and what is to be its descriptor 3.
@@ -26,24 +27,38 @@ pub(crate) struct Relays {
     /// Readable when whoever was asked last has ended.
     end: OwnedFd,
     /// What it serves, as far as it has told.
-    served: BTreeSet<String>,
+    served: BTreeSet<Span>,
+    /// Likewise by their ids what no daemon of ours would have it serve.
+    strange: Vec<String>,
+    /// Whether it can serve ranges by one socket, once it was asked.
+    steers: Option<bool>,
     /// What it is to serve, whatever it tells. Whoever only wants to know that does not wait for the relay.
     expected: Expected,
     /// Whether it may serve something else: it has not answered. A relay that was stopped goes on with what it had.
     unsettled: bool,
 }
 
-/// By their ids, the ports that the relay is to serve.
+/// The ports that the relay is to serve, each by itself, whether or not it is one of a range.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Expected(Arc<Mutex<BTreeSet<String>>>);
+pub(crate) struct Expected(Arc<Mutex<HashSet<Port>>>);
+
+type Port = (Protocol, IpAddr, u16);
+
+fn port(published: &Published) -> Port {
+    (published.protocol, published.host_address, published.host_port)
+}
+
+fn ports(span: &Span) -> impl Iterator<Item = Port> + use<> {
+    span.ports().map(|one| (one.protocol, one.host, one.first))
+}
 
 impl Expected {
     /// Whether a port is the relay's.
     pub(crate) fn has(&self, published: &Published) -> bool {
-        self.ids().contains(&id(published))
+        self.ports().contains(&port(published))
     }
 
-    fn ids(&self) -> MutexGuard<'_, BTreeSet<String>> {
+    fn ports(&self) -> MutexGuard<'_, HashSet<Port>> {
         // It is whole at every moment.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -58,8 +73,17 @@ impl fmt::Debug for Relays {
 impl Relays {
     pub(crate) fn new(dir: PathBuf) -> io::Result<Relays> {
         let end = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let (served, expected) = (BTreeSet::new(), Expected::default());
-        Ok(Relays { dir, starter: None, client: None, end, served, expected, unsettled: false })
+        Ok(Relays {
+            dir,
+            starter: None,
+            client: None,
+            end,
+            served: BTreeSet::new(),
+            strange: Vec::new(),
+            steers: None,
+            expected: Expected::default(),
+            unsettled: false,
+        })
     }
 
     pub(crate) fn start_by(&mut self, starter: Starter) {
@@ -68,7 +92,7 @@ impl Relays {
 
     /// Whether anything is to be served.
     pub(crate) fn is_needed(&self) -> bool {
-        !self.expected.ids().is_empty()
+        !self.expected.ports().is_empty()
     }
 
     /// What is to be served, now and later.
@@ -92,8 +116,8 @@ impl Relays {
     }
 
     /// Says what is to be served at the daemon's start: an earlier one's relay may serve more, or less.
-    pub(crate) fn expect(&mut self, ids: impl IntoIterator<Item = String>) {
-        *self.expected.ids() = ids.into_iter().collect();
+    pub(crate) fn expect<'a>(&mut self, published: impl IntoIterator<Item = &'a Published>) {
+        *self.expected.ports() = published.into_iter().map(port).collect();
         self.unsettled = true;
     }
 
@@ -112,9 +136,16 @@ impl Relays {
     /// Ends the serving of what nobody expects. Behind whatever is put: a relay ends with its last port. What is expected and not
     /// served is due again.
     pub(crate) fn end_unexpected(&mut self) -> Result<(), AskError> {
-        let unexpected: Vec<String> = self.served.difference(&self.expected.ids()).cloned().collect();
-        let ended = self.remove_ids(unexpected);
-        self.unsettled |= !self.expected.ids().is_subset(&self.served);
+        let (mut unexpected, mut missing) = (Vec::new(), self.expected.ports().clone());
+        for span in &self.served {
+            let all = ports(span).filter(|port| missing.remove(port)).count();
+            if all < ports(span).count() {
+                unexpected.push(*span);
+            }
+        }
+        let strange = std::mem::take(&mut self.strange);
+        let ended = self.remove_served(&unexpected, strange);
+        self.unsettled |= !missing.is_empty();
         ended
     }
 
@@ -122,7 +153,11 @@ impl Relays {
     fn list(&mut self) -> Result<Vec<Rule>, AskError> {
         let listed = self.ask_for_list();
         match &listed {
-            Ok(rules) => self.served = rules.iter().map(|rule| rule.id.clone()).collect(),
+            Ok(rules) => {
+                self.served = rules.iter().filter_map(Span::parse).collect();
+                let strange = rules.iter().filter(|rule| Span::parse(rule).is_none());
+                self.strange = strange.map(|rule| rule.id.clone()).collect();
+            }
             Err(_) => self.lose_track(),
         }
         listed
@@ -135,22 +170,34 @@ impl Relays {
         self.client.as_mut().map_or(Ok(Vec::new()), Client::list)
     }
 
-    /// Has a port served, by a new relay if there is none. One that serves it already keeps its socket unless one comes along.
-    pub(crate) fn put(
-        &mut self,
-        published: &Published,
-        target: SocketAddr,
-        socket: Option<BorrowedFd<'_>>,
-    ) -> Result<(), AskError> {
-        let rule = rule(published, target);
-        self.expected.ids().insert(rule.id.clone());
+    /// Whether the relay, or a new one if there is none, serves ranges by one socket each.
+    pub(crate) fn steers(&mut self) -> Result<bool, AskError> {
+        if let (Some(steers), Some(_)) = (self.steers, &self.client) {
+            return Ok(steers);
+        }
         let mut client = self.take_client()?;
-        let put = client.put(&rule, socket);
+        match client.steers() {
+            Ok(steers) => {
+                (self.client, self.steers) = (Some(client), Some(steers));
+                Ok(steers)
+            }
+            Err(err) => {
+                self.lose_track();
+                Err(err)
+            }
+        }
+    }
+
+    /// Has something served, by a new relay if there is none. One that serves it already keeps its socket unless one comes along.
+    pub(crate) fn put(&mut self, duty: &Duty, socket: Option<BorrowedFd<'_>>) -> Result<(), AskError> {
+        self.expected.ports().extend(ports(&duty.span));
+        let mut client = self.take_client()?;
+        let put = client.put(&duty.rule(), socket);
         match &put {
-            Ok(()) => drop(self.served.insert(rule.id)),
+            Ok(()) => drop(self.served.insert(duty.span)),
             // What it served by this id it serves still, until somebody withdraws it.
-            Err(AskError::Refused(_)) if self.served.contains(&rule.id) => {}
-            Err(AskError::Refused(_)) => drop(self.expected.ids().remove(&rule.id)),
+            Err(AskError::Refused(_)) if self.served.contains(&duty.span) => {}
+            Err(AskError::Refused(_)) => self.give_up(&duty.span),
             Err(AskError::Io(_)) => {
                 self.lose_track();
                 return put;
@@ -161,19 +208,37 @@ impl Relays {
     }
 
     /// [`Relays::put`] of many, each with its socket. One that is refused is told for none of them: each is to be put by itself then.
-    pub(crate) fn put_all(&mut self, ports: &[(Rule, BorrowedFd<'_>)]) -> Result<(), AskError> {
-        let ids = || ports.iter().map(|(rule, _)| rule.id.clone());
-        self.expected.ids().extend(ids());
+    pub(crate) fn put_all(&mut self, duties: &[(Duty, BorrowedFd<'_>)]) -> Result<(), AskError> {
+        self.expected.ports().extend(duties.iter().flat_map(|(duty, _)| ports(&duty.span)));
         let mut client = self.take_client()?;
-        let put = client.put_all(ports);
+        let rules: Vec<(Rule, BorrowedFd<'_>)> = duties.iter().map(|(duty, socket)| (duty.rule(), *socket)).collect();
+        let put = client.put_all(&rules);
         if let Err(AskError::Io(_)) = &put {
             self.lose_track();
             return put;
         }
         // Of those of which one is refused it serves some.
-        self.served.extend(ids());
+        self.served.extend(duties.iter().map(|(duty, _)| duty.span));
         self.client = Some(client);
         put
+    }
+
+    /// Has other duties served instead of what it serves of some ports, of a relay that serves ranges. Connections go on that lead where
+    /// they did. Those without a socket have that of one that goes, and begins with the same port.
+    pub(crate) fn replace(&mut self, gone: &[Span], duties: &[(Duty, Source<'_>)]) -> Result<(), AskError> {
+        self.expected.ports().extend(duties.iter().flat_map(|(duty, _)| ports(&duty.span)));
+        let mut client = self.take_client()?;
+        let ids: Vec<String> = gone.iter().map(Span::id).collect();
+        let rules: Vec<_> = duties.iter().map(|(duty, source)| (duty.rule(), source.clone())).collect();
+        if let Err(err) = client.replace(&ids, &rules) {
+            // Also where it says no: some may be served, and some not.
+            self.lose_track();
+            return Err(err);
+        }
+        self.served.retain(|span| !gone.contains(span));
+        self.served.extend(duties.iter().map(|(duty, _)| duty.span));
+        self.client = Some(client);
+        Ok(())
     }
 
     fn take_client(&mut self) -> Result<Client, AskError> {
@@ -184,26 +249,31 @@ impl Relays {
         }
     }
 
-    /// Takes it that a port cannot be served: somebody else has it.
-    pub(crate) fn give_up(&mut self, published: &Published) {
-        self.expected.ids().remove(&id(published));
+    /// Takes it that something cannot be served: somebody else has it.
+    pub(crate) fn give_up(&mut self, span: &Span) {
+        let given_up: HashSet<Port> = ports(span).collect();
+        self.expected.ports().retain(|port| !given_up.contains(port));
     }
 
-    /// Ends the serving of ports, as far as they are served. After an error it ends as soon as the relay answers.
-    pub(crate) fn remove(&mut self, ports: &[Published]) -> Result<(), AskError> {
-        let ids: Vec<String> = ports.iter().filter(|one| !one.is_opened()).map(id).collect();
+    /// Says that ports are to be served no longer. An error where the relay does not answer: it ends with them as soon as it does.
+    pub(crate) fn expect_no_longer(&mut self, published: &[Published]) -> Result<(), AskError> {
         let expected = {
-            let mut expected = self.expected.ids();
-            ids.iter().filter(|id| expected.remove(*id)).count()
+            let mut expected = self.expected.ports();
+            published.iter().filter(|one| !one.is_opened() && expected.remove(&port(one))).count()
         };
-        if expected > 0 && self.unsettled {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "the relay does not answer").into());
+        match expected > 0 && self.unsettled {
+            true => Err(io::Error::new(io::ErrorKind::TimedOut, "the relay does not answer").into()),
+            false => Ok(()),
         }
-        self.remove_ids(ids)
     }
 
-    fn remove_ids(&mut self, mut ids: Vec<String>) -> Result<(), AskError> {
-        ids.retain(|id| self.served.remove(id));
+    /// Ends the serving of what is served. After an error it ends as soon as the relay answers.
+    pub(crate) fn remove(&mut self, spans: &[Span]) -> Result<(), AskError> {
+        self.remove_served(spans, Vec::new())
+    }
+
+    fn remove_served(&mut self, spans: &[Span], mut ids: Vec<String>) -> Result<(), AskError> {
+        ids.extend(spans.iter().filter(|span| self.served.remove(span)).map(Span::id));
         let Some(client) = &mut self.client else { return Ok(()) };
         let removed = match ids.as_slice() {
             [] => return Ok(()),
@@ -233,7 +303,7 @@ impl Relays {
     }
 
     fn lose(&mut self) {
-        self.client = None;
+        (self.client, self.steers) = (None, None);
         self.served.clear();
     }
 
@@ -263,14 +333,16 @@ impl Relays {
     }
 }
 
-/// What the relay is told of a port.
-pub(crate) fn rule(published: &Published, target: SocketAddr) -> Rule {
-    Rule { id: id(published), udp: published.protocol == Protocol::Udp, target }
-}
-
-fn id(published: &Published) -> String {
-    let host = SocketAddr::new(published.host_address, published.host_port);
-    format!("{} {host}", published.protocol)
+/// What the relay serves of these ports.
+pub(crate) fn serving<'a>(relays: &Relays, spans: impl IntoIterator<Item = &'a Span>) -> Vec<Span> {
+    let mut serving = BTreeSet::new();
+    for span in spans {
+        // Those that begin among its ports, and the one that begins before.
+        let (from, to) = (Span { last: 0, ..*span }, Span { first: span.last, last: u16::MAX, ..*span });
+        let before = relays.served.range(..from).next_back().filter(|one| one.overlaps(span));
+        serving.extend(before.into_iter().chain(relays.served.range(from..=to)).copied());
+    }
+    serving.into_iter().collect()
 }
 
 #[cfg(test)]

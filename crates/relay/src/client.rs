@@ -11,6 +11,9 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::{Ask, LIST_MAX, MESSAGE_MAX, RULES_AT_ONCE, Reply, Rule, VERSION};
 
+/// How many rules may go in one message: their ids are of 20 bytes, of 64 KiB.
+const GONE_AT_ONCE: usize = 2048;
+
 /// How long an answer may take, which the relay has at once unless it is stopped.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
@@ -26,6 +29,15 @@ pub enum AskError {
     /// It is gone, or does not answer.
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+/// Where a rule's socket comes from that follows others.
+#[derive(Clone, Debug)]
+pub enum Source<'a> {
+    /// This one listens.
+    Socket(BorrowedFd<'a>),
+    /// That of the rule of this id, which goes.
+    Heir(String),
 }
 
 /// A connection to the relay. Its descriptor tells of the relay's end (`EPOLLRDHUP`).
@@ -120,6 +132,39 @@ impl Client {
             ends = self.ask(&Ask::RemoveAll(some.to_vec()), &[])? == Reply::Ends;
         }
         Ok(ends)
+    }
+
+    /// Whether it can serve ranges; one of an earlier build cannot. Blocks as [`Client::put`].
+    pub fn steers(&mut self) -> Result<bool, AskError> {
+        match self.version {
+            ..3 => Ok(false),
+            _ => match self.ask(&Ask::Steer, &[]) {
+                Err(AskError::Refused(_)) => Ok(false),
+                asked => asked.map(|_| true),
+            },
+        }
+    }
+
+    /// Has other rules served instead of some, all of it at once. Connections through a port that leads where it did go on, as long as
+    /// no more than [`RULES_AT_ONCE`] rules come with a socket. After an error nobody knows what is served. Blocks as
+    /// [`Client::put_all`]. From version 3 on, and not for rules of UDP.
+    pub fn replace(&mut self, gone: &[String], rules: &[(Rule, Source<'_>)]) -> Result<(), AskError> {
+        // Those that go first may hand on neither socket nor connections, which is only so where thousands go.
+        let (first, gone) = gone.split_at(gone.len().saturating_sub(GONE_AT_ONCE));
+        if !first.is_empty() {
+            self.remove_all(first)?;
+        }
+        let (mut put, mut inherit) = (Vec::new(), Vec::new());
+        for (rule, source) in rules {
+            match source {
+                Source::Socket(socket) => put.push((rule.clone(), *socket)),
+                Source::Heir(id) => inherit.push((rule.clone(), id.clone())),
+            }
+        }
+        let rest = put.split_off(put.len().min(RULES_AT_ONCE));
+        let (put, sockets): (Vec<_>, Vec<_>) = put.into_iter().unzip();
+        self.ask(&Ask::Replace { gone: gone.to_vec(), put, inherit }, &sockets)?;
+        self.put_all(&rest)
     }
 
     /// What is served. Blocks as [`Client::put`], for each thousand of them.

@@ -23,6 +23,11 @@
 //! is gone without a word is asked after 15 s, and again (keepalive). A rule that goes takes its connections along: its container's
 //! address may be another's by then.
 //!
+//! A range of ports of TCP on all addresses of IPv6 is one rule, and one listening socket: the kernel leads connections to any of them
+//! there ([`sys::steering`]), and tells which one was asked for. Where the kernel has no such thing, or this process may not use it, a
+//! range is refused; who asks first ([`Client::steers`]) puts a rule for each port. A rule that goes for others of the same ports
+//! ([`Client::replace`]) leaves them the connections that lead where they led.
+//!
 //! With its last port gone it waits for [`LINGER`], as long as a daemon is there: the next port would need another process.
 //!
 //! The two ends may be of different builds. [`VERSION`] grows with every change of the messages; a daemon speaks all earlier versions.
@@ -41,11 +46,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use client::{AskError, Client};
+pub use client::{AskError, Client, Source};
 pub use server::run;
 
-/// The version of the messages that this build speaks. 2 has those about several rules.
-pub const VERSION: u32 = 2;
+/// The version of the messages that this build speaks. 2 has those about several rules, 3 ranges of ports.
+pub const VERSION: u32 = 3;
 
 /// How long a relay without ports stays beside a daemon.
 ///
@@ -76,8 +81,21 @@ pub struct Rule {
     pub id: String,
     /// Whether it is UDP; TCP otherwise.
     pub udp: bool,
-    /// Where it leads.
+    /// Where it leads; of a range the first port.
     pub target: SocketAddr,
+    /// The first and the last of several ports of TCP on all addresses of IPv6; each leads as far behind the target's port as it is
+    /// behind the first one. Its socket may listen to any port. None: the port that its socket listens to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<(u16, u16)>,
+}
+
+impl Rule {
+    /// Where a port of its range leads.
+    fn target_of(&self, port: u16) -> Option<SocketAddr> {
+        let (first, last) = self.range?;
+        let behind = (first..=last).contains(&port).then(|| port - first)?;
+        Some(SocketAddr::new(self.target.ip(), self.target.port().checked_add(behind)?))
+    }
 }
 
 /// What a daemon asks.
@@ -95,6 +113,11 @@ enum Ask {
     PutAll(Vec<Rule>),
     /// As [`Ask::Remove`], these.
     RemoveAll(Vec<String>),
+    /// Whether ranges can be served: done, or refused with the reason.
+    Steer,
+    /// Serve other rules instead of some: those whose sockets come along in the same order, and those that have the socket of one that
+    /// goes, by its id. Connections go on that lead where they did.
+    Replace { gone: Vec<String>, put: Vec<Rule>, inherit: Vec<(Rule, String)> },
 }
 
 /// The answer to each.
@@ -123,7 +146,8 @@ mod tests {
 
     #[test]
     fn messages_are_read_as_they_were_written() {
-        let rule = Rule { id: "tcp [::1]:80".to_owned(), udp: false, target: "172.17.0.2:80".parse().unwrap() };
+        let rule =
+            Rule { id: "tcp [::1]:80".to_owned(), udp: false, target: "172.17.0.2:80".parse().unwrap(), range: None };
         let text = r#"{"id":"tcp [::1]:80","udp":false,"target":"172.17.0.2:80"}"#;
         let ask = |text: &str| serde_json::from_str::<Ask>(text).unwrap();
         assert_eq!(ask(&format!(r#"{{"Put":{text}}}"#)), Ask::Put(rule.clone()));
@@ -141,6 +165,18 @@ mod tests {
         assert_eq!(ask(r#"{"ListBehind":"a"}"#), Ask::ListBehind("a".to_owned()));
         // And so it is written: a change of this line is another version.
         assert_eq!(serde_json::to_string(&rules).unwrap(), format!(r#"{{"Rules":{{"version":1,"rules":[{text}]}}}}"#));
+        // Since version 3.
+        let range = Rule { range: Some((80, 90)), ..rules_of(&rules).remove(0) };
+        let with_range = format!(r#"{},"range":[80,90]}}"#, text.trim_end_matches('}'));
+        assert_eq!(serde_json::to_string(&range).unwrap(), with_range);
+        assert_eq!(ask(r#""Steer""#), Ask::Steer);
+        let replace = Ask::Replace {
+            gone: vec!["a".to_owned()],
+            put: vec![range.clone()],
+            inherit: vec![(range, "a".to_owned())],
+        };
+        let text = format!(r#"{{"Replace":{{"gone":["a"],"put":[{with_range}],"inherit":[[{with_range},"a"]]}}}}"#);
+        assert_eq!((ask(&text), serde_json::to_string(&replace).unwrap()), (replace, text));
         let longest = Rule {
             id: "x".repeat(70),
             target: "[fd00:1111:2222:3333:4444:5555:6666:7777]:65535".parse().unwrap(),

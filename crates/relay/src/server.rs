@@ -1,9 +1,11 @@
 //! The process: rules, and what goes on by them.
 
 mod orders;
+mod ranges;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -15,6 +17,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use self::ranges::{Origin, Ranges};
 use crate::datagram::{DATAGRAM_MAX, Flows, receive};
 use crate::stream::{Link, Side};
 use crate::{LINKS_MAX, MESSAGE_MAX, QUESTION_MAX, RULES_MAX, Reply, Rule};
@@ -50,11 +53,17 @@ struct Served {
     number: u64,
     /// Connections that came by it.
     links: usize,
+    /// Of a range: where the kernel finds its socket.
+    place: Option<u32>,
 }
 
 #[derive(Debug)]
 struct Relayed {
     link: Link,
+    /// Where it leads.
+    target: SocketAddr,
+    /// The port that it came to.
+    port: u16,
     /// The listener it came by.
     listener: u64,
     /// The numbers of both ends, and what is being waited for there.
@@ -71,6 +80,8 @@ struct Relay {
     daemons: HashMap<u64, OwnedFd>,
     rules: BTreeMap<String, Served>,
     rules_max: usize,
+    /// What leads connections to ranges, once one was served.
+    ranges: Option<Ranges>,
     /// Since when it serves nothing, of one that has served something.
     idle_since: Option<Instant>,
     linger: Duration,
@@ -143,6 +154,7 @@ impl Relay {
             daemons: HashMap::new(),
             rules: BTreeMap::new(),
             rules_max,
+            ranges: None,
             idle_since: None,
             linger: Duration::ZERO,
             links: HashMap::new(),
@@ -246,6 +258,10 @@ impl Relay {
 
     /// Serves a port from now on. On an error what was served by its id is served as before.
     fn put(&mut self, rule: Rule, socket: Option<OwnedFd>) -> io::Result<()> {
+        if rule.range.is_some() || self.rules.get(&rule.id).is_some_and(|known| known.place.is_some()) {
+            let origin = socket.map_or_else(|| Origin::Heir(rule.id.clone()), Origin::Socket);
+            return ranges::replace(self, std::slice::from_ref(&rule.id.clone()), vec![(rule, origin)]);
+        }
         let known = self.rules.get(&rule.id);
         if known.is_none() && self.rules.len() >= self.rules_max {
             return Err(io::Error::other(format!("the relay serves {} ports and no more", self.rules_max)));
@@ -255,22 +271,27 @@ impl Relay {
             (None, Some(known)) => known.socket.try_clone()?,
             (None, None) => return Err(io::Error::other("no socket came with a new port")),
         };
+        if let Some(known) = self.begin(rule, socket, None)? {
+            self.retire(&known);
+            self.forget_flows();
+        }
+        Ok(())
+    }
+
+    /// Waits at a rule's socket from now on; answers what had its id, which is to be retired.
+    fn begin(&mut self, rule: Rule, socket: OwnedFd, place: Option<u32>) -> io::Result<Option<Served>> {
         rustix::io::ioctl_fionbio(&socket, true)?;
         if rule.udp {
             sys::datagram::tell_addresses(socket.as_fd())?;
         }
         let number = self.number(Source::Listener(rule.id.clone()));
-        let served = Served { rule, socket, number, links: 0 };
+        let served = Served { rule, socket, number, links: 0, place };
         if let Err(errno) = watch(&self.epoll, served.socket.as_fd(), number, self.awaited(&served)) {
             self.sources.remove(&number);
             return Err(errno.into());
         }
-        if let Some(known) = self.rules.insert(served.rule.id.clone(), served) {
-            self.retire(&known);
-            self.forget_flows();
-        }
         self.idle_since = None;
-        Ok(())
+        Ok(self.rules.insert(served.rule.id.clone(), served))
     }
 
     /// What is waited for at a listener. Of one that has all connections that it may have nothing: the kernel would tell of those that
@@ -321,12 +342,13 @@ impl Relay {
                 return self.await_again(served);
             }
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            let (listener, target) = (served.number, served.rule.target);
             match accept_with(&served.socket, flags) {
                 Ok(client) => {
+                    // Of a range it may be another one's by now, or nobody's.
+                    let Some((listener, target, port)) = ranges::led_to(self, served, &client) else { continue };
                     // Who cannot be relayed is hung up on: the container does not listen, or there is no room.
                     if let Ok(link) = Link::begin(client, target) {
-                        self.relay(link, listener);
+                        self.relay(link, (listener, target, port));
                     }
                 }
                 Err(Errno::AGAIN) => return,
@@ -355,11 +377,11 @@ impl Relay {
         self.set_full(false);
     }
 
-    fn relay(&mut self, link: Link, listener: u64) {
+    fn relay(&mut self, link: Link, (listener, target, port): (u64, SocketAddr, u16)) {
         self.count += 1;
         let number = self.count;
         let ends = [(); 2].map(|()| (self.number(Source::End(number)), EventFlags::empty()));
-        self.links.insert(number, Relayed { link, listener, ends });
+        self.links.insert(number, Relayed { link, target, port, listener, ends });
         self.count_link(listener, 1);
         self.pump(number);
     }

@@ -11,6 +11,7 @@
 //! - [`seccomp`], [`capability`], [`keyring`], [`bpf`] (devices): what limits a process.
 //! - [`spread`]: trees that come and go, kept apart on the disk.
 //! - [`fd`]: close_range, descriptors at given numbers. [`socket`]: descriptors over a unix socket, the peer's identity.
+//! - [`steering`]: connections to many ports, led to one listening socket.
 //! - [`datagram`]: where a datagram arrived, and where it leaves from.
 //! - [`signal`]: masks, dispositions, signalfd. [`wait`]: exit statuses. [`terminal`]: pseudo-terminals.
 //! - [`quota`]: project ids of directories, and limits on them. [`btrfs`]: its subvolumes.
@@ -49,6 +50,7 @@ pub mod signal;
 pub mod socket;
 pub mod spawn;
 pub mod spread;
+pub mod steering;
 pub mod terminal;
 pub mod tied;
 pub mod wait;

@@ -30,6 +30,22 @@ pub fn drop_packets(socket: BorrowedFd<'_>) -> io::Result<()> {
     attach_filter(socket, &mut [libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: 0 }])
 }
 
+/// Ends what [`drop_packets`] has begun.
+pub fn accept_packets(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let nothing: libc::c_int = 0;
+    // SAFETY: the kernel reads one int, which outlives the call, and looks at no value.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_DETACH_FILTER,
+            (&raw const nothing).cast(),
+            size_of_val(&nothing) as libc::socklen_t,
+        )
+    };
+    crate::check(result.into()).map(drop)
+}
+
 /// Likewise a program that is loaded.
 fn attach_program(socket: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let number = program.as_raw_fd();

@@ -135,6 +135,7 @@ fn add(
     if entry.holds.len() > held {
         // Nobody who outlives us takes them: the next daemon holds these ports again.
         join::seal(&entry.record.container, &entry.holds);
+        networks.later.0.begin();
     }
     let released = release_unled(networks, entry);
     entry.record.sort_ports();
@@ -149,8 +150,8 @@ fn add(
 fn release_unled(networks: &Networks, entry: &mut Entry) -> Result<(), NetworkError> {
     let relayed: HashSet<_> = entry.record.ports.iter().copied().filter(|one| networks.relayed.has(one)).collect();
     let gone = entry.release_unled(|published| relayed.contains(published));
-    let withdrawn = relaying::withdraw(networks, &gone);
-    gone.iter().for_each(|one| networks.state().ports.release(one));
+    let withdrawn = relaying::withdraw(networks, entry, &gone);
+    gone.iter().for_each(|one| networks.state().give_back(one));
     withdrawn
 }
 
@@ -202,10 +203,10 @@ fn fall_back(
         unplug(networks, &mut entry.inside, &endpoint, Some(namespace)).unwrap_or_else(failed);
         networks.state().release_addresses(&endpoint);
     }
-    relaying::withdraw(networks, &entry.record.ports[before.ports.len()..]).unwrap_or_else(failed);
+    relaying::withdraw(networks, entry, &entry.record.ports[before.ports.len()..]).unwrap_or_else(failed);
     entry.holds.drain(holds..).for_each(Hold::release);
     for published in entry.record.ports.split_off(before.ports.len()) {
-        networks.state().ports.release(&published);
+        networks.state().give_back(&published);
     }
     entry.record.wanted.clone_from(&before.wanted);
     if let Err(err) = egress::guard(networks, wired, entry) {

@@ -8,6 +8,7 @@ use netlink::Socket;
 use crate::addresses::{Addresses, NoAddress};
 use crate::firewall::Redirection;
 use crate::hold::{Hold, hold};
+use crate::later::Later;
 use crate::parent::Lent;
 use crate::ports::{Ports, Published};
 use crate::record::{EndpointRecord, SandboxRecord};
@@ -88,10 +89,12 @@ pub(super) struct Endpoints {
     /// Of each network that is known.
     addresses: HashMap<String, Vec<Addresses>>,
     pub(super) ports: Ports,
+    /// What holds ports of long ranges.
+    later: Later,
 }
 
 impl Endpoints {
-    pub(super) fn new(any_ports: (u16, u16), records: Vec<SandboxRecord>) -> Endpoints {
+    pub(super) fn new(any_ports: (u16, u16), records: Vec<SandboxRecord>, later: Later) -> Endpoints {
         let mut ports = Ports::new(any_ports);
         records.iter().flat_map(|record| &record.ports).for_each(|published| ports.note(published));
         let entry = |record: SandboxRecord| {
@@ -100,7 +103,7 @@ impl Endpoints {
         let entries: HashMap<_, _> = records.into_iter().map(entry).collect();
         let redirections = |(container, entry): (&String, &Entry)| (container.clone(), entry.redirections());
         let published = entries.iter().map(redirections).filter(|(_, list)| !list.is_empty()).collect();
-        Endpoints { entries, busy: HashMap::new(), published, addresses: HashMap::new(), ports }
+        Endpoints { entries, busy: HashMap::new(), published, addresses: HashMap::new(), ports, later }
     }
 
     /// Says which addresses a network has; those of its endpoints are taken.
@@ -245,10 +248,16 @@ impl Endpoints {
         }
     }
 
+    /// Gives a port back: no hold outlives it that is taken behind an answer.
+    pub(super) fn give_back(&mut self, published: &Published) {
+        self.later.release(published);
+        self.ports.release(published);
+    }
+
     /// Gives back what a container had.
     pub(super) fn release(&mut self, record: &SandboxRecord) {
         self.busy.remove(&record.container);
-        record.ports.iter().for_each(|published| self.ports.release(published));
+        record.ports.iter().for_each(|published| self.give_back(published));
         for endpoint in &record.endpoints {
             self.release_addresses(endpoint);
         }
@@ -335,7 +344,7 @@ mod tests {
             routed: [false; 2],
         };
         let record = SandboxRecord { endpoints: vec![endpoint], ..Entry::new("c").record };
-        let mut state = Endpoints::new((49153, 65535), vec![record]);
+        let mut state = Endpoints::new((49153, 65535), vec![record], Later::default());
         assert!(!state.forget_unused("n"));
         assert!(state.forget_unused("other"));
         state.forget("c");
@@ -344,7 +353,7 @@ mod tests {
 
     #[test]
     fn an_endpoint_has_both_addresses_or_none() {
-        let mut state = Endpoints::new((49153, 65535), Vec::new());
+        let mut state = Endpoints::new((49153, 65535), Vec::new(), Later::default());
         let family = |text: &str| {
             let gateway: crate::Subnet = text.parse().unwrap();
             Addresses::new(gateway, None, Some(gateway.address))
@@ -364,7 +373,7 @@ mod tests {
 
     #[test]
     fn of_several_ranges_the_first_that_has_an_address_counts() {
-        let mut state = Endpoints::new((49153, 65535), Vec::new());
+        let mut state = Endpoints::new((49153, 65535), Vec::new(), Later::default());
         let range = |text: &str| {
             let gateway: crate::Subnet = text.parse().unwrap();
             Addresses::new(gateway, None, Some(gateway.address))

@@ -378,9 +378,10 @@ fn give_back(networks: &Networks, mut entry: Entry, cleaned: bool) {
 
 /// Takes a container out of the kernel, as far as that goes; then its record, if nothing is left. Answers the first error.
 fn clean(networks: &Networks, entry: &mut Entry) -> Result<(), NetworkError> {
-    let relayed = relaying::withdraw(networks, &entry.record.ports);
+    let relayed = relaying::withdraw(networks, entry, &entry.record.ports);
     // Before the rules: a connection that finds our socket instead of the container would wait for ever.
     entry.holds.drain(..).for_each(Hold::release);
+    entry.record.ports.iter().for_each(|port| networks.later.0.release(port));
     let withdrawn = ports::withdraw(networks, &entry.record.container);
     let unplugged = entry.record.endpoints.iter().filter(|endpoint| endpoint.interface_index != 0).map(|endpoint| {
         match (&mut entry.inside, endpoint.inside) {

@@ -4,11 +4,12 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Mutex;
 
-use netlink::{Socket, address};
+use netlink::{NetlinkError, Socket, address};
 use rustix::io::Errno;
 
 use super::endpoints::Entry;
 use super::{Networks, Wired, lock, relaying};
+use crate::duties::RANGE_MIN;
 use crate::error::{JoinError, NetworkError, PortError, SystemReason};
 use crate::firewall::{Firewall, Redirection};
 use crate::hold::{Hold, hold, hold_for_relay};
@@ -109,10 +110,16 @@ fn hold_beside(
     let groups = ports::groups(wanted, missing);
     // A range of the host's ports must not take one that another group names; those come first.
     let (exact, ranges) = groups.split_at(groups.iter().take_while(|group| group.is_exact()).count());
+    let (runs, exact) = split_runs(networks, exact, record);
     let (first, second) = exact.split_at(exact.len() / 2);
     let some = |groups: &[Group]| hold_some(networks, groups, record, before);
     let (first, second) = together(exact.len() >= MANY, || some(first), || some(second));
     let mut taken = vec![first, second];
+    for run in &runs {
+        if taken.iter().all(|one| one.failed.is_none()) {
+            taken.push(take_run(networks, run, record));
+        }
+    }
     if taken.iter().all(|one| one.failed.is_none()) {
         taken.push(some(ranges));
     }
@@ -154,6 +161,86 @@ fn hold_some(networks: &Networks, groups: &[Group], record: &SandboxRecord, befo
     taken
 }
 
+/// Parts exact groups into those that make long ranges, whose holds are not waited for, and all others.
+fn split_runs(networks: &Networks, exact: &[Group], record: &SandboxRecord) -> (Vec<Vec<Group>>, Vec<Group>) {
+    if exact.len() < RANGE_MIN {
+        return (Vec::new(), exact.to_vec());
+    }
+    let relayed = |group: &&Group| group.published(0).iter().any(|one| relays(record, one));
+    let steers = exact.iter().any(|group| relayed(&group)) && relaying::steers(networks);
+    // Of what the relay serves by a socket for each port the sockets are needed at once.
+    let may_wait = |group: &Group| {
+        let all_of_ipv6 = IpAddr::from(std::net::Ipv6Addr::UNSPECIFIED);
+        let later = |one: &Published| !relays(record, one) || steers && one.host_address == all_of_ipv6;
+        group.protocol == Protocol::Tcp && group.has_no_other_place() && group.published(1).iter().all(later)
+    };
+    let (streams, mut others): (Vec<Group>, Vec<Group>) = exact.iter().cloned().partition(may_wait);
+    let mut runs = Vec::new();
+    for run in streams.chunk_by(Group::is_followed_by) {
+        match run.len() >= RANGE_MIN {
+            true => runs.push(run.to_vec()),
+            false => others.extend_from_slice(run),
+        }
+    }
+    (runs, others)
+}
+
+/// Whether the relay would lead from a port, whatever its number is.
+fn relays(record: &SandboxRecord, published: &Published) -> bool {
+    record.relayed_target(&Published { host_port: published.host_port.max(1), ..*published }).is_some()
+}
+
+/// Takes the ports of a long range. Held are the first one, and those that somebody has, if that works; the others are later.
+fn take_run(networks: &Networks, run: &[Group], record: &SandboxRecord) -> Taken {
+    let mut taken = Taken::default();
+    let refused = {
+        let mut state = networks.state();
+        let mut refused = None;
+        for group in run {
+            match state.ports.take(group) {
+                Ok(port) => taken.ports.extend(group.published(port)),
+                Err(err) => {
+                    refused = Some(err);
+                    break;
+                }
+            }
+        }
+        refused
+    };
+    let (Some(first), Some(last)) = (taken.ports.first(), taken.ports.last()) else {
+        return Taken { failed: refused, ..taken };
+    };
+    let first = first.host_port;
+    let suspected = match suspects(first..=last.host_port) {
+        Ok(suspected) => suspected,
+        Err(err) => {
+            tracing::debug!(err = errdefs::chain(&err), "the kernel does not tell who listens: each port is tried");
+            (first..=last.host_port).collect()
+        }
+    };
+    let tried = |one: &&Published| one.host_port == first || suspected.binary_search(&one.host_port).is_ok();
+    for one in taken.ports.iter().filter(tried) {
+        match hold_for(record, one) {
+            Ok(held) => taken.holds.extend(held),
+            Err(errno) => {
+                let group = &run[usize::from(one.host_port - first)];
+                taken.failed = Some(not_held(group, *one, record, errno));
+                return taken;
+            }
+        }
+    }
+    let held: HashSet<_> = taken.holds.iter().map(Hold::published).collect();
+    networks.later.0.add(taken.ports.iter().filter(|one| !held.contains(one)).copied());
+    drop(held);
+    taken.failed = refused;
+    taken
+}
+
+/// The ports of these that some program has, perhaps at another address.
+fn suspects(among: std::ops::RangeInclusive<u16>) -> Result<Vec<u16>, NetlinkError> {
+    netlink::listeners::ports(&mut Socket::open(netlink::Protocol::Diagnosis)?, among)
+}
+
 /// Takes a port for the group and holds it; from a range another one where other programs have those found.
 fn hold_group(
     networks: &Networks,
@@ -174,12 +261,10 @@ fn hold_group(
         });
         let Some((tried, errno)) = failed else { return Ok((published, holds)) };
         holds.into_iter().for_each(Hold::release);
-        published.iter().for_each(|one| networks.state().ports.release(one));
+        published.iter().for_each(|one| networks.state().give_back(one));
         attempts -= 1;
         if attempts == 0 {
-            let host = tried.host_address;
-            let to = container.relay_target(host).or(container.target(host)).unwrap_or(host);
-            return Err(bind_error(group, tried, group.text(tried.host_address, to), errno));
+            return Err(not_held(group, tried, container, errno));
         }
     }
 }
@@ -207,7 +292,9 @@ pub(super) fn publish_some(
 ) -> Result<(), NetworkError> {
     let serve = || relaying::serve(networks, entry, fresh);
     let (served, redirected) = together(fresh.len() >= MANY, serve, || redirect(networks, wired, entry, fresh));
-    served.and(redirected)
+    served.and(redirected)?;
+    networks.later.0.begin();
+    Ok(())
 }
 
 fn redirect(networks: &Networks, wired: &Wired, entry: &Entry, fresh: &[Published]) -> Result<(), NetworkError> {
@@ -291,6 +378,12 @@ pub(super) fn forget_stranded(
 /// This machine's addresses.
 fn local(route: &Mutex<Socket>) -> Result<Vec<IpAddr>, NetworkError> {
     Ok(address::list(&mut lock(route))?.into_iter().map(|address| address.address).collect())
+}
+
+fn not_held(group: &Group, tried: Published, container: &SandboxRecord, errno: Errno) -> PortError {
+    let host = tried.host_address;
+    let to = container.relay_target(host).or(container.target(host)).unwrap_or(host);
+    bind_error(group, tried, group.text(host, to), errno)
 }
 
 fn bind_error(group: &Group, tried: Published, binding: String, errno: Errno) -> PortError {

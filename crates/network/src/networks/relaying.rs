@@ -1,20 +1,21 @@
 //! Ports that the relay serves: when a container joins or leaves, and what an earlier daemon has left.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
-use relay::AskError;
+use relay::{AskError, Source};
 
 use super::endpoints::Entry;
 use super::{Networks, lock};
+use crate::duties::{self, Duty, Span};
 use crate::error::NetworkError;
-use crate::hold::{Hold, hold_for_relay};
+use crate::hold::hold_for_relay;
 use crate::ports::Published;
 use crate::record::SandboxRecord;
-use crate::relays::{self, Relays, Starter};
+use crate::relays::{Relays, Starter, serving};
 
 /// Says who starts the relay, which nobody does otherwise. Before the first join.
 pub fn start_relays_by(networks: &Networks, starter: Starter) {
@@ -56,49 +57,134 @@ pub(super) fn leads_from_loopback(networks: &Networks) -> bool {
     networks.config.userland_proxy && is_possible(networks)
 }
 
+/// Whether the relay serves ranges by one socket each, which it is asked once: before anything is started. Where nobody answers it does
+/// not.
+pub(super) fn steers(networks: &Networks) -> bool {
+    if !is_possible(networks) {
+        return false;
+    }
+    let mut relays = lock(&networks.relays);
+    // One that has ended since it was asked last is asked again.
+    let asked = relays.steers().or_else(|_| relays.steers());
+    asked.inspect_err(|err| tracing::debug!(%err, "the relay does not say whether it serves ranges")).unwrap_or(false)
+}
+
 /// Has the relay serve those of these ports of a container's to which no rule leads. Connections through one that it serves
-/// already end.
+/// already end, unless it has become one of a range and leads where it did.
 pub(super) fn serve(networks: &Networks, entry: &Entry, ports: &[Published]) -> Result<(), NetworkError> {
-    let target = |published: &&Published| entry.record.relayed_target(published);
-    if !ports.iter().any(|published| target(&published).is_some()) {
+    let is_relayed = |published: &&Published| entry.record.relayed_target(published).is_some();
+    let fresh: HashSet<&Published> = ports.iter().filter(is_relayed).collect();
+    if fresh.is_empty() {
         // A relay that does not answer holds up nobody else.
         return Ok(());
     }
-    let held = entry.held();
-    let (mut with_socket, mut known) = (Vec::new(), Vec::new());
-    for published in ports {
-        let Some(target) = target(&published) else { continue };
-        let target = SocketAddr::new(target, published.container_port);
-        match held.get(published) {
-            Some(held) => with_socket.push((published, target, *held)),
-            None => known.push((published, target)),
-        }
-    }
     let mut relays = lock(&networks.relays);
-    let served = put_all(networks, &mut relays, &with_socket).and_then(|()| {
-        known.iter().try_for_each(|(published, target)| {
-            insist(networks, &mut relays, |relays| relays.put(published, *target, None))
-        })
-    });
+    let served = serve_fresh(networks, &mut relays, entry, &fresh);
     served.map_err(|source| NetworkError::Relay { source })
 }
 
-/// Has ports served whose sockets we have.
-fn put_all(
+fn serve_fresh(
     networks: &Networks,
     relays: &mut Relays,
-    ports: &[(&Published, SocketAddr, &Hold)],
+    entry: &Entry,
+    fresh: &HashSet<&Published>,
 ) -> Result<(), AskError> {
-    if ports.is_empty() {
+    let record = &entry.record;
+    let steers = duties::may_have_ranges(&record.ports) && relays.steers().or_else(|_| relays.steers())?;
+    let mut due = duties::duties(record, &record.ports, steers);
+    due.retain(|duty| duty.each().any(|published| fresh.contains(&published)));
+    if due.iter().any(|duty| duty.span.is_range()) {
+        return insist(networks, relays, |relays| exchange(networks, relays, entry, &due));
+    }
+    let held = entry.held();
+    let (mut with_socket, mut known) = (Vec::new(), Vec::new());
+    for duty in due {
+        match held.get(&duty.published()) {
+            Some(held) => with_socket.push((duty, held.socket())),
+            None => known.push(duty),
+        }
+    }
+    put_all(networks, relays, &with_socket)?;
+    known.iter().try_for_each(|duty| {
+        insist(networks, relays, |relays| match serving(relays, [&duty.span]).is_empty() {
+            // It was to be one of a range when its socket would have been bound.
+            true => relays.put(duty, Some(for_relay(networks, &duty.published())?.as_fd())),
+            false => relays.put(duty, None),
+        })
+    })
+}
+
+/// Has these served, of which some are ranges, instead of what is served of their ports.
+fn exchange(networks: &Networks, relays: &mut Relays, entry: &Entry, due: &[Duty]) -> Result<(), AskError> {
+    let gone = serving(relays, due.iter().map(|duty| &duty.span));
+    replace(networks, relays, entry, &gone, due)
+}
+
+/// Likewise, instead of these. A socket of a port's that is held for nobody becomes the relay's.
+fn replace(
+    networks: &Networks,
+    relays: &mut Relays,
+    entry: &Entry,
+    gone: &[Span],
+    due: &[Duty],
+) -> Result<(), AskError> {
+    let held = entry.held();
+    let mut sockets = Vec::with_capacity(due.len());
+    for duty in due {
+        let published = duty.published();
+        let heir = gone.iter().find(|span| span.start() == duty.span.start());
+        let socket = match (held.get(&published), heir) {
+            (Some(held), _) if held.is_relayed() => Ok(held.share()?),
+            (_, Some(span)) => Err(span.id()),
+            _ => match for_relay(networks, &published) {
+                Ok(socket) => Ok(socket),
+                Err(err) => {
+                    tracing::warn!(%err, ?published, "ports are not relayed any more");
+                    relays.give_up(&duty.span);
+                    continue;
+                }
+            },
+        };
+        sockets.push((*duty, socket));
+    }
+    let mut put = Vec::with_capacity(sockets.len());
+    for (duty, socket) in &sockets {
+        put.push((
+            *duty,
+            match socket {
+                Ok(socket) => Source::Socket(socket.as_fd()),
+                Err(heir) => Source::Heir(heir.clone()),
+            },
+        ));
+    }
+    relays.replace(gone, &put)?;
+    sockets.iter().for_each(|(duty, _)| hold_rest(networks, duty, |one| held.contains_key(one)));
+    Ok(())
+}
+
+/// All ports of a range but the first, whose socket the relay has, are to be held that are not.
+fn hold_rest(networks: &Networks, duty: &Duty, is_held: impl Fn(&Published) -> bool) {
+    networks.later.0.add(duty.each().skip(1).filter(|one| !is_held(one)));
+}
+
+/// A socket that listens to a port: the one that holds it, or a new one.
+fn for_relay(networks: &Networks, published: &Published) -> io::Result<OwnedFd> {
+    match networks.later.0.take_for_relay(published) {
+        Some(held) => held.share(),
+        None => hold_again(published),
+    }
+}
+
+/// Has ports served whose sockets we have.
+fn put_all(networks: &Networks, relays: &mut Relays, duties: &[(Duty, BorrowedFd<'_>)]) -> Result<(), AskError> {
+    if duties.is_empty() {
         return Ok(());
     }
-    let rules: Vec<_> =
-        ports.iter().map(|(published, target, held)| (relays::rule(published, *target), held.socket())).collect();
-    match insist(networks, relays, |relays| relays.put_all(&rules)) {
+    match insist(networks, relays, |relays| relays.put_all(duties)) {
         // Which of them, and why, it says when it is asked for each.
-        Err(AskError::Refused(_)) => ports.iter().try_for_each(|(published, target, held)| {
-            insist(networks, relays, |relays| relays.put(published, *target, Some(held.socket())))
-        }),
+        Err(AskError::Refused(_)) => duties
+            .iter()
+            .try_for_each(|(duty, socket)| insist(networks, relays, |relays| relays.put(duty, Some(*socket)))),
         put => put,
     }
 }
@@ -123,9 +209,10 @@ fn insist(
     }
 }
 
-/// Has the relay serve these ports no longer. Before their sockets and their container's address are given back.
-pub(super) fn withdraw(networks: &Networks, ports: &[Published]) -> Result<(), NetworkError> {
-    if !ports.iter().any(|published| networks.relayed.has(published)) {
+/// Has the relay serve these ports of a container's no longer; what stays of a range it goes on serving. Before their sockets and
+/// their container's address are given back.
+pub(super) fn withdraw(networks: &Networks, entry: &Entry, gone: &[Published]) -> Result<(), NetworkError> {
+    if !gone.iter().any(|published| networks.relayed.has(published)) {
         // A relay that does not answer holds up nobody else.
         return Ok(());
     }
@@ -133,14 +220,35 @@ pub(super) fn withdraw(networks: &Networks, ports: &[Published]) -> Result<(), N
     if relays.is_unsettled() {
         try_to_bring_in_line(networks, &mut relays);
     }
-    relays.remove(ports).map_err(|source| NetworkError::Relay { source })
+    let withdrawn = relays.expect_no_longer(gone).and_then(|()| withdraw_expected(networks, &mut relays, entry, gone));
+    withdrawn.map_err(|source| NetworkError::Relay { source })
+}
+
+fn withdraw_expected(
+    networks: &Networks,
+    relays: &mut Relays,
+    entry: &Entry,
+    gone: &[Published],
+) -> Result<(), AskError> {
+    let spans: Vec<Span> = gone.iter().filter(|one| !one.is_opened()).map(Span::of).collect();
+    let served = serving(relays, &spans);
+    if !served.iter().any(Span::is_range) {
+        return relays.remove(&served);
+    }
+    let gone: HashSet<&Published> = gone.iter().collect();
+    let rest: Vec<_> = entry.record.ports.iter().filter(|one| !gone.contains(one)).copied().collect();
+    let mut due = duties::duties(&entry.record, &rest, relays.steers()?);
+    due.retain(|duty| served.iter().any(|span| span.overlaps(&duty.span)));
+    match due.is_empty() {
+        true => relays.remove(&served),
+        false => replace(networks, relays, entry, &served, &due),
+    }
 }
 
 /// Says what the relay is to serve from now on: the ports of the containers that are there. Before anybody joins.
 pub(super) fn expect(networks: &Networks) {
-    let ids =
-        wanted(networks).iter().map(|(published, target, _)| relays::rule(published, *target).id).collect::<Vec<_>>();
-    lock(&networks.relays).expect(ids);
+    let wanted: Vec<_> = wanted(networks, false).iter().map(|(duty, _)| duty.published()).collect();
+    lock(&networks.relays).expect(&wanted);
 }
 
 /// Brings the relay in line with the containers that are there.
@@ -158,34 +266,55 @@ fn try_to_bring_in_line(networks: &Networks, relays: &mut Relays) {
 fn bring_in_line(networks: &Networks, relays: &mut Relays) -> Result<(), AskError> {
     let served: HashMap<String, _> =
         relays.begin_to_settle()?.into_iter().map(|rule| (rule.id.clone(), rule)).collect();
-    for (published, target, socket) in &wanted(networks) {
-        let rule = relays::rule(published, *target);
-        let known = served.get(&rule.id);
-        if known == Some(&rule) {
-            continue;
+    let ranges = networks.state().all().any(|entry| duties::may_have_ranges(&entry.record.ports));
+    let steers = ranges && relays.steers()?;
+    let wanted = wanted(networks, steers);
+    let held: HashSet<Published> = match steers {
+        true => networks.state().all().flat_map(|entry| &entry.holds).map(|held| *held.published()).collect(),
+        false => HashSet::new(),
+    };
+    for (duty, socket) in wanted {
+        if served.get(&duty.span.id()) != Some(&duty.rule()) {
+            match settle_one(networks, relays, &duty, socket) {
+                // It does not answer any more, or none is to be had.
+                Err(err) if relays.is_unsettled() => return Err(err),
+                Err(err) => tracing::warn!(%err, published = ?duty.span, "a published port is not relayed"),
+                Ok(()) => {}
+            }
         }
-        let put = match (known, socket) {
-            (Some(_), _) => relays.put(published, *target, None),
-            (None, Some(socket)) => relays.put(published, *target, Some(socket.as_fd())),
-            (None, None) => match hold_again(published) {
-                Ok(socket) => relays.put(published, *target, Some(socket.as_fd())),
-                Err(err) => {
-                    // Anything else passes, perhaps, as a lack of descriptors does.
-                    if err.kind() == io::ErrorKind::AddrInUse {
-                        relays.give_up(published);
-                    }
-                    Err(err.into())
-                }
-            },
-        };
-        match put {
-            // It does not answer any more, or none is to be had.
-            Err(err) if relays.is_unsettled() => return Err(err),
-            Err(err) => tracing::warn!(%err, ?published, "a published port is not relayed"),
-            Ok(()) => {}
+        if duty.span.is_range() {
+            hold_rest(networks, &duty, |one| held.contains(one));
         }
     }
+    networks.later.0.begin();
     relays.end_unexpected()
+}
+
+/// Has something served that is not served so.
+fn settle_one(networks: &Networks, relays: &mut Relays, duty: &Duty, socket: Option<OwnedFd>) -> Result<(), AskError> {
+    let known = serving(relays, [&duty.span]);
+    let heir = known.iter().find(|span| span.start() == duty.span.start()).map(Span::id);
+    let socket = match (socket, &heir) {
+        (None, None) => Some(socket_again(networks, relays, duty)?),
+        (socket, _) => socket,
+    };
+    match (duty.span.is_range() || known.iter().any(Span::is_range), socket, heir) {
+        // What is left of one that goes is put after this.
+        (true, Some(socket), _) => relays.replace(&known, &[(*duty, Source::Socket(socket.as_fd()))]),
+        (true, None, heir) => relays.replace(&known, &[(*duty, Source::Heir(heir.unwrap_or_default()))]),
+        // One that is known keeps its socket: connections wait there.
+        (false, _, Some(_)) => relays.put(duty, None),
+        (false, socket, None) => relays.put(duty, socket.as_ref().map(AsFd::as_fd)),
+    }
+}
+
+fn socket_again(networks: &Networks, relays: &mut Relays, duty: &Duty) -> io::Result<OwnedFd> {
+    for_relay(networks, &duty.published()).inspect_err(|err| {
+        // Anything else passes, perhaps, as a lack of descriptors does.
+        if err.kind() == io::ErrorKind::AddrInUse {
+            relays.give_up(&duty.span);
+        }
+    })
 }
 
 /// The socket is the relay's from now on.
@@ -193,16 +322,17 @@ fn hold_again(published: &Published) -> io::Result<OwnedFd> {
     hold_for_relay(published)?.share()
 }
 
-/// All ports that are to be relayed, where they lead, and their sockets as far as this process has them.
-fn wanted(networks: &Networks) -> Vec<(Published, SocketAddr, Option<OwnedFd>)> {
+/// All that is to be relayed, where it leads, and the sockets as far as this process has them.
+fn wanted(networks: &Networks, steers: bool) -> Vec<(Duty, Option<OwnedFd>)> {
     let state = networks.state();
     let of = |entry: &Entry| {
         let held = entry.held();
-        let relayed = |published: &Published| {
-            let target = SocketAddr::new(entry.record.relayed_target(published)?, published.container_port);
-            Some((*published, target, held.get(published).and_then(|held| held.share().ok())))
+        let duties = duties::duties(&entry.record, &entry.record.ports, steers).into_iter();
+        let socket = |duty: Duty| {
+            let held = held.get(&duty.published()).filter(|held| held.is_relayed());
+            (duty, held.and_then(|held| held.share().ok()))
         };
-        entry.record.ports.iter().filter_map(relayed).collect::<Vec<_>>()
+        duties.map(socket).collect::<Vec<_>>()
     };
     state.all().flat_map(of).collect()
 }

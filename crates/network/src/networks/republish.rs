@@ -157,12 +157,12 @@ fn choice(request: &PortRequest) -> u16 {
 
 /// Gives ports back, to which nothing leads any more.
 fn release(networks: &Networks, entry: &mut Entry, gone: &[Published]) -> Result<(), NetworkError> {
-    relaying::withdraw(networks, gone)?;
+    relaying::withdraw(networks, entry, gone)?;
     let Entry { record, holds, .. } = entry;
     let gone: HashSet<&Published> = gone.iter().collect();
     holds.extract_if(.., |hold| gone.contains(hold.published())).for_each(Hold::release);
     record.ports.retain(|port| !gone.contains(port));
-    gone.iter().for_each(|port| networks.state().ports.release(port));
+    gone.iter().for_each(|port| networks.state().give_back(port));
     Ok(())
 }
 
@@ -182,9 +182,9 @@ fn fall_back(
     let added: Vec<_> = entry.record.ports.extract_if(.., |port| !stayed.contains(port)).collect();
     let new: Vec<_> = entry.redirections_of(&added);
     ports::withdraw_some(networks, &entry.record.container, &new).unwrap_or_else(failed);
-    relaying::withdraw(networks, &added).unwrap_or_else(failed);
+    relaying::withdraw(networks, entry, &added).unwrap_or_else(failed);
     entry.holds.drain(stay.1..).for_each(Hold::release);
-    added.iter().for_each(|port| networks.state().ports.release(port));
+    added.iter().for_each(|port| networks.state().give_back(port));
     for port in gone.iter().filter(|port| !entry.record.ports.contains(port)).copied().collect::<Vec<_>>() {
         match ports::hold_for(&entry.record, &port) {
             Ok(held) => {

@@ -1,6 +1,6 @@
 //! What is known of a relay that does not answer. The relay is a thread here, behind somebody who passes on what it is asked.
 
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -38,6 +38,15 @@ fn listen() -> (Published, OwnedFd) {
     (Published { protocol: Protocol::Tcp, container_port: 80, host_address, host_port }, socket.into())
 }
 
+fn duty(published: &Published, target: SocketAddr) -> Duty {
+    Duty { span: Span::of(published), target }
+}
+
+fn withdraw(relays: &mut Relays, published: &Published) -> Result<(), AskError> {
+    relays.expect_no_longer(std::slice::from_ref(published))?;
+    relays.remove(&[Span::of(published)])
+}
+
 #[test]
 fn what_could_not_be_removed_goes_as_soon_as_the_relay_answers() {
     let dir = tempfile::tempdir().unwrap();
@@ -46,21 +55,24 @@ fn what_could_not_be_removed_goes_as_soon_as_the_relay_answers() {
     let ports = [(); 3].map(|()| listen());
     let target = (Ipv4Addr::new(10, 0, 0, 2), 80).into();
     for (published, socket) in &ports[..2] {
-        relays.put(published, target, Some(socket.as_fd())).unwrap();
+        relays.put(&duty(published, target), Some(socket.as_fd())).unwrap();
     }
     let [first, second, third] = ports.each_ref().map(|(published, _)| published);
-    assert!(!relays.is_unsettled() && relays.remove(std::slice::from_ref(first)).is_err());
-    assert!(relays.is_unsettled() && relays.remove(std::slice::from_ref(first)).is_ok(), "nobody expects it any more");
+    assert!(!relays.is_unsettled() && withdraw(&mut relays, first).is_err());
+    assert!(relays.is_unsettled() && withdraw(&mut relays, first).is_ok(), "nobody expects it any more");
     assert!(relays.expected().has(second) && !relays.expected().has(first));
     // What is put meanwhile stays, and so does what nobody has spoken of.
-    relays.put(third, target, Some(ports[2].1.as_fd())).unwrap();
+    relays.put(&duty(third, target), Some(ports[2].1.as_fd())).unwrap();
     let ids = |rules: Vec<Rule>| rules.into_iter().map(|rule| rule.id).collect::<BTreeSet<_>>();
-    assert_eq!(ids(relays.begin_to_settle().unwrap()), [first, second, third].map(id).into());
+    assert_eq!(
+        ids(relays.begin_to_settle().unwrap()),
+        [first, second, third].map(|published| Span::of(published).id()).into()
+    );
     relays.end_unexpected().unwrap();
     assert!(!relays.is_unsettled());
-    assert_eq!(ids(relays.list().unwrap()), [second, third].map(id).into());
+    assert_eq!(ids(relays.list().unwrap()), [second, third].map(|published| Span::of(published).id()).into());
     for published in [second, third] {
-        relays.remove(std::slice::from_ref(published)).unwrap();
+        withdraw(&mut relays, published).unwrap();
     }
     assert!(!relays.is_unsettled() && Client::find(dir.path()).unwrap().is_none());
 }
@@ -73,16 +85,16 @@ fn at_the_start_everything_else_that_is_served_ends() {
     let mut relays = Relays::new(dir.path().to_owned()).unwrap();
     relays.start_by(Box::new(start));
     for (published, socket) in &ports {
-        relays.put(published, target, Some(socket.as_fd())).unwrap();
+        relays.put(&duty(published, target), Some(socket.as_fd())).unwrap();
     }
     // The next daemon, whose first questions are not answered.
     let mut relays = Relays::new(dir.path().to_owned()).unwrap();
-    relays.expect([id(&ports[0].0)]);
-    assert!(relays.is_unsettled() && relays.remove(&[ports[1].0]).is_ok());
+    relays.expect([&ports[0].0]);
+    assert!(relays.is_unsettled() && withdraw(&mut relays, &ports[1].0).is_ok());
     assert_eq!(relays.begin_to_settle().unwrap().len(), 2);
     relays.end_unexpected().unwrap();
-    assert_eq!(relays.list().unwrap(), [rule(&ports[0].0, target)]);
-    relays.remove(&[ports[0].0]).unwrap();
+    assert_eq!(relays.list().unwrap(), [duty(&ports[0].0, target).rule()]);
+    withdraw(&mut relays, &ports[0].0).unwrap();
 }
 
 #[test]
@@ -95,14 +107,14 @@ fn what_nobody_serves_after_a_relays_end_is_due_until_one_does() {
     assert!(!relays.forget_ended().unwrap(), "there has been none");
     let (client, theirs) = Client::pair().unwrap();
     relays.client = Some(relays.watched(client).unwrap());
-    relays.expected.ids().insert(id(&published));
+    relays.expected.ports().insert(port(&published));
     drop(theirs);
     assert!(relays.forget_ended().unwrap() && relays.is_unsettled());
     assert!(!relays.forget_ended().unwrap(), "once");
     // No process is to be had.
     relays.start_by(Box::new(|_, _| Err(io::ErrorKind::WouldBlock.into())));
     assert!(relays.begin_to_settle().unwrap().is_empty() && !relays.is_unsettled());
-    relays.put(&published, target, Some(socket.as_fd())).unwrap_err();
+    relays.put(&duty(&published, target), Some(socket.as_fd())).unwrap_err();
     assert!(relays.is_unsettled());
     // A container that is between two states, so that nobody asks for its port.
     relays.begin_to_settle().unwrap();
@@ -114,10 +126,10 @@ fn what_nobody_serves_after_a_relays_end_is_due_until_one_does() {
         Ok(())
     }));
     relays.begin_to_settle().unwrap();
-    relays.put(&published, target, Some(socket.as_fd())).unwrap();
+    relays.put(&duty(&published, target), Some(socket.as_fd())).unwrap();
     relays.end_unexpected().unwrap();
     assert!(!relays.is_unsettled());
-    relays.give_up(&published);
+    relays.give_up(&Span::of(&published));
     relays.end_unexpected().unwrap();
 }
 
@@ -132,13 +144,13 @@ fn of_many_of_which_one_is_refused_nothing_stays_that_is_taken_back() {
         Ok(())
     }));
     let (kept, socket) = listen();
-    relays.put(&kept, target, Some(socket.as_fd())).unwrap();
+    relays.put(&duty(&kept, target), Some(socket.as_fd())).unwrap();
     // In three messages, of which the first has one that is refused: epoll(7) watches no regular file.
     let mut ports: Vec<_> = (0..2 * relay::RULES_AT_ONCE + 1).map(|_| listen()).collect();
     ports[3].1 = tempfile::tempfile().unwrap().into();
-    let rules: Vec<_> = ports.iter().map(|(published, socket)| (rule(published, target), socket.as_fd())).collect();
+    let rules: Vec<_> = ports.iter().map(|(published, socket)| (duty(published, target), socket.as_fd())).collect();
     assert!(matches!(relays.put_all(&rules), Err(AskError::Refused(_))));
-    relays.remove(&ports.iter().map(|(published, _)| *published).collect::<Vec<_>>()).unwrap();
-    assert_eq!(relays.list().unwrap(), [rule(&kept, target)]);
-    relays.remove(&[kept]).unwrap();
+    ports.iter().for_each(|(published, _)| withdraw(&mut relays, published).unwrap());
+    assert_eq!(relays.list().unwrap(), [duty(&kept, target).rule()]);
+    withdraw(&mut relays, &kept).unwrap();
 }

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use super::Relay;
+use super::ranges::{self, Origin};
 use crate::{Ask, LIST_MAX, Reply, Rule, VERSION};
 
 /// Does what a daemon asks for, with the sockets that came along.
@@ -17,6 +18,21 @@ pub(super) fn obey(relay: &mut Relay, ask: Ask, mut sockets: Vec<OwnedFd>) -> Re
         Ask::RemoveAll(ids) => return remove(relay, &ids),
         Ask::Put(rule) => relay.put(rule, sockets.pop()),
         Ask::PutAll(rules) => put_all(relay, rules, sockets),
+        Ask::Steer => {
+            // Perhaps nothing comes after all.
+            if relay.rules.is_empty() && !relay.linger.is_zero() {
+                relay.idle_since = Some(Instant::now());
+            }
+            ranges::steer(relay).map(drop)
+        }
+        Ask::Replace { gone, put, inherit } => match put.len() == sockets.len() {
+            true => {
+                let put = put.into_iter().zip(sockets.into_iter().map(Origin::Socket));
+                let inherit = inherit.into_iter().map(|(rule, id)| (rule, Origin::Heir(id)));
+                ranges::replace(relay, &gone, put.chain(inherit).collect())
+            }
+            false => Err(wrong_count(sockets.len(), put.len())),
+        },
     };
     done.map_or_else(|err| Reply::Refused(err.to_string()), |()| Reply::Done)
 }
@@ -29,14 +45,19 @@ fn list(relay: &Relay, from: Bound<&str>) -> Reply {
 /// All of them, or those before one that cannot be served.
 fn put_all(relay: &mut Relay, rules: Vec<Rule>, sockets: Vec<OwnedFd>) -> io::Result<()> {
     if rules.len() != sockets.len() {
-        return Err(io::Error::other(format!("{} sockets came with {} ports", sockets.len(), rules.len())));
+        return Err(wrong_count(sockets.len(), rules.len()));
     }
     rules.into_iter().zip(sockets).try_for_each(|(rule, socket)| relay.put(rule, Some(socket)))
+}
+
+fn wrong_count(sockets: usize, rules: usize) -> io::Error {
+    io::Error::other(format!("{sockets} sockets came with {rules} ports"))
 }
 
 fn remove(relay: &mut Relay, ids: &[String]) -> Reply {
     for id in ids {
         if let Some(served) = relay.rules.remove(id) {
+            ranges::lead_no_longer(relay, &served);
             relay.retire(&served);
         }
     }

@@ -14,7 +14,7 @@ fn open(links_max: usize) -> (tempfile::TempDir, Relay) {
 fn port(relay: &mut Relay, id: &str) -> (TcpListener, SocketAddr) {
     let [server, port] = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
     let address = port.local_addr().unwrap();
-    let rule = Rule { id: id.to_owned(), udp: false, target: server.local_addr().unwrap() };
+    let rule = Rule { id: id.to_owned(), udp: false, target: server.local_addr().unwrap(), range: None };
     relay.put(rule, Some(port.into())).unwrap();
     (server, address)
 }
@@ -99,7 +99,7 @@ fn a_port_that_cannot_be_put_anew_is_served_as_before() {
     let (_dir, mut relay) = open(4);
     let (server, address) = port(&mut relay, "a");
     let elsewhere = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-    let rule = Rule { id: "a".to_owned(), udp: false, target: elsewhere };
+    let rule = Rule { id: "a".to_owned(), udp: false, target: elsewhere, range: None };
     // epoll(7) watches no regular file.
     let file = tempfile::tempfile().unwrap();
     relay.put(rule, Some(file.into())).unwrap_err();
@@ -109,7 +109,7 @@ fn a_port_that_cannot_be_put_anew_is_served_as_before() {
     server.accept().unwrap();
     assert_eq!(relay.rules["a"].rule.target, server.local_addr().unwrap());
     // Nor is anything left of one that was never served.
-    let rule = Rule { id: "b".to_owned(), udp: false, target: elsewhere };
+    let rule = Rule { id: "b".to_owned(), udp: false, target: elsewhere, range: None };
     let numbers = relay.sources.len();
     relay.put(rule, Some(tempfile::tempfile().unwrap().into())).unwrap_err();
     assert_eq!((relay.rules.len(), relay.sources.len()), (1, numbers));

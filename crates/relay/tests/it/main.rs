@@ -1,6 +1,8 @@
 //! A relay on a thread of the test, between sockets of the loopback interface.
 #![allow(clippy::unwrap_used)]
 
+mod ranges;
+
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
@@ -23,7 +25,7 @@ fn start_lingering(dir: &std::path::Path, linger: Duration) -> (Client, JoinHand
 }
 
 fn rule(id: &str, target: SocketAddr) -> Rule {
-    Rule { id: id.to_owned(), udp: false, target }
+    Rule { id: id.to_owned(), udp: false, target, range: None }
 }
 
 /// The container's server, and a port that is to lead there.

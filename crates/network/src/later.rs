@@ -5,9 +5,13 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::hold::{Hold, hold};
 use crate::ports::Published;
+
+/// How long whoever publishes has the processors for itself: its answer, and the end of the command line that waits for it, take less.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// The holds, and those that are due.
 #[derive(Clone, Debug, Default)]
@@ -38,7 +42,10 @@ impl Later {
             return;
         }
         let later = self.clone();
-        let started = std::thread::Builder::new().name("holds".to_owned()).spawn(move || while later.hold_next() {});
+        let started = std::thread::Builder::new().name("holds".to_owned()).spawn(move || {
+            std::thread::sleep(PAUSE);
+            while later.hold_next() {}
+        });
         match started {
             Ok(_) => holds.at_work = true,
             Err(err) => {
@@ -75,7 +82,8 @@ impl Later {
             holds.due.remove(port);
             holds.held.remove(port)
         };
-        held.into_iter().for_each(Hold::release);
+        // Nobody shares it: it goes with its descriptor.
+        drop(held);
     }
 
     /// Gives the hold of a port away to be served by the relay.

@@ -145,8 +145,8 @@ impl Client {
         }
     }
 
-    /// Has other rules served instead of some, all of it at once. Connections through a port that leads where it did go on, as long as
-    /// no more than [`RULES_AT_ONCE`] rules come with a socket. After an error nobody knows what is served. Blocks as
+    /// Has other rules served instead of some. Connections through a port that leads where it did go on, but where more than
+    /// [`RULES_AT_ONCE`] ranges come with a socket, or thousands of rules go. After an error nobody knows what is served. Blocks as
     /// [`Client::put_all`]. From version 3 on, and not for rules of UDP.
     pub fn replace(&mut self, gone: &[String], rules: &[(Rule, Source<'_>)]) -> Result<(), AskError> {
         // Those that go first may hand on neither socket nor connections, which is only so where thousands go.
@@ -161,10 +161,15 @@ impl Client {
                 Source::Heir(id) => inherit.push((rule.clone(), id.clone())),
             }
         }
+        put.sort_by_key(|(rule, _)| rule.range.is_none());
         let rest = put.split_off(put.len().min(RULES_AT_ONCE));
+        // Single ports of a range that goes have nothing to do as long as that one is there, and then its connections.
+        let is_new = |rule: &Rule| rule.range.is_none() && !gone.contains(&rule.id);
+        let (before, after): (Vec<_>, Vec<_>) = rest.into_iter().partition(|(rule, _)| is_new(rule));
+        self.put_all(&before)?;
         let (put, sockets): (Vec<_>, Vec<_>) = put.into_iter().unzip();
         self.ask(&Ask::Replace { gone: gone.to_vec(), put, inherit }, &sockets)?;
-        self.put_all(&rest)
+        self.put_all(&after)
     }
 
     /// What is served. Blocks as [`Client::put`], for each thousand of them.

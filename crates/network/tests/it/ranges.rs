@@ -125,6 +125,21 @@ fn all_are_held(ports: std::ops::Range<u16>) -> bool {
     })
 }
 
+/// Whether somebody listens to all of these by both families. Whoever tries to bind them would be in the way of who is about to.
+fn all_are_listened_to(ports: std::ops::Range<u16>) -> bool {
+    ["tcp", "tcp6"].into_iter().all(|family| {
+        let sockets = std::fs::read_to_string(format!("/proc/thread-self/net/{family}")).unwrap();
+        // sl, local address, remote address, state: 0A is listening (proc_pid_net(5)).
+        let listening = |line: &str| {
+            let mut words = line.split_whitespace().skip(1);
+            let (local, state) = (words.next()?, words.nth(1)?);
+            u16::from_str_radix(local.rsplit(':').next()?, 16).ok().filter(|_| state == "0A")
+        };
+        let listening: std::collections::HashSet<u16> = sockets.lines().filter_map(listening).collect();
+        ports.clone().all(|port| listening.contains(&port))
+    })
+}
+
 #[test]
 fn privileged_a_range_of_a_thousand_ports_is_served_by_one_socket() {
     on_a_machine(|lab| {
@@ -134,7 +149,8 @@ fn privileged_a_range_of_a_thousand_ports_is_served_by_one_socket() {
         assert_eq!(rules(&lab), ["tcp [::]:20000-20999"]);
         all_lead(&joined, &[20_000, 20_500, 20_999]);
         // Whoever comes later finds the ports taken.
-        wait_until("the ports are held", || all_are_held(20_000..21_000));
+        wait_until("the ports are held", || all_are_listened_to(20_000..21_000));
+        assert!(all_are_held(20_000..21_000));
         all_lead(&joined, &[20_001]);
         // One goes, and what is led by the others goes on.
         let server = listen(&joined, 20_501);
@@ -148,12 +164,15 @@ fn privileged_a_range_of_a_thousand_ports_is_served_by_one_socket() {
         std::io::Read::read_exact(&mut served, &mut [0; 1]).unwrap();
         drop((server, client, served));
         all_lead(&joined, &[20_000, 20_499, 20_501, 20_999]);
-        wait_until("the ports are held", || all_are_held(20_501..21_000));
+        wait_until("the ports are held", || all_are_listened_to(20_501..21_000));
+        assert!(all_are_held(20_501..21_000));
         // The next daemon finds it so, and puts the port back.
         drop(networks);
         let networks = with_relays(&lab, &["one"], start);
         all_lead(&joined, &[20_000, 20_499, 20_501, 20_999]);
-        wait_until("the ports are held again", || all_are_held(20_000..20_500) && all_are_held(20_501..21_000));
+        let both = [20_000..20_500, 20_501..21_000];
+        wait_until("the ports are held again", || both.iter().cloned().all(all_are_listened_to));
+        assert!(both.into_iter().all(all_are_held));
         change(&networks, requests(rest()), requests(20_000..21_000));
         assert_eq!(rules(&lab), ["tcp [::]:20000-20999"]);
         all_lead(&joined, &[20_000, 20_500, 20_501, 20_999]);

@@ -118,6 +118,7 @@ fn privileged_what_stays_of_a_range_is_served_at_every_moment() {
             (range(20_051, 20_099, 51), Source::Socket(second.as_fd())),
         ];
         daemon.replace(&ids(&["20000-20099"]), &parts).unwrap();
+        drop(second);
         assert!(is_closed(&mut links[1].0), "its port is published no longer");
         links.remove(1);
         links.iter_mut().for_each(goes_on);
@@ -138,6 +139,19 @@ fn privileged_what_stays_of_a_range_is_served_at_every_moment() {
         daemon.replace(&ids(&["20000-20098", "20099"]), &[(range(20_000, 20_099, 0), of("20000-20098"))]).unwrap();
         links.iter_mut().for_each(goes_on);
         assert_eq!(daemon.list().unwrap().len(), 1);
+        // Into more pieces than a message has room for, and back.
+        let sockets: Vec<_> = (20_001..20_100).map(any).collect();
+        let pieces =
+            (20_001..20_100).zip(&sockets).map(|(port, socket)| (single(port), Source::Socket(socket.as_fd())));
+        let pieces: Vec<_> = std::iter::once((single(20_000), of("20000-20099"))).chain(pieces).collect();
+        daemon.replace(&ids(&["20000-20099"]), &pieces).unwrap();
+        drop(pieces);
+        drop(sockets);
+        links.iter_mut().for_each(goes_on);
+        goes_on(&mut led(20_099, &servers[99]));
+        let singles: Vec<_> = (20_000..20_100).map(|port| port.to_string()).collect();
+        daemon.replace(&singles, &[(range(20_000, 20_099, 0), of("20000"))]).unwrap();
+        links.iter_mut().for_each(goes_on);
         assert!(daemon.remove("20000-20099").unwrap());
         assert!(is_closed(&mut links[0].0));
         relay.join().unwrap().unwrap();

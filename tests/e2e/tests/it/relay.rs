@@ -161,6 +161,61 @@ fn privileged_one_relay_outlives_the_daemon_and_goes_with_the_last_port() {
     });
 }
 
+/// Starts a container with a hundred ports from 80 on, and answers the first one of the machine's.
+fn start_with_range(at: &At<'_>, name: &str) -> u16 {
+    let seed = std::process::id() as u16;
+    let bases = (0..100).map(|attempt| 10_000 + seed.wrapping_mul(100).wrapping_add(attempt * 300) % 20_000);
+    let mut refused = String::new();
+    for base in bases {
+        let ports = format!("{base}-{}:80-179", base + 99);
+        let servers = "nc -ll -p 130 -e cat & nc -ll -p 150 -e cat & nc -ll -p 80 -e cat";
+        let started = at.line(&format!("run -d --name {name} -p {ports} busybox sh -c '{servers}'"));
+        if started.code == 0 {
+            return base;
+        }
+        refused = started.stderr;
+        at.remove(name);
+    }
+    panic!("no range is free: {refused}");
+}
+
+#[test]
+fn privileged_a_long_range_is_served_whoever_is_killed() {
+    ours(|daemon| {
+        let at = At { daemon, cli: Cli::Longshore };
+        let base = start_with_range(&at, "many");
+        let [first, middle, later] = [0, 50, 70].map(|behind| SocketAddr::from((Ipv6Addr::LOCALHOST, base + behind)));
+        let (mut stream, mut gone, mut stays) = (talk(first), talk(middle), talk(later));
+        let pids = relays(daemon);
+        assert_eq!(pids.len(), 1, "{pids:?}");
+        daemon.kill9().unwrap();
+        assert!(echoes(&mut stream, "alone") && echoes(&mut stays, "alone"));
+        drop(talk(middle));
+        daemon.restart().unwrap();
+        assert_eq!(relays(daemon), pids, "the same one");
+        let at = At { daemon, cli: Cli::Longshore };
+        // A part of it goes, and comes back.
+        at.ok("update --publish-rm 130 many");
+        assert!(is_closed(&mut gone) && connect(middle).is_err());
+        assert!(echoes(&mut stream, "before") && echoes(&mut stays, "behind"));
+        at.ok(&format!("update --publish-add {}:130 many", base + 50));
+        drop(talk(middle));
+        assert!(echoes(&mut stream, "before") && echoes(&mut stays, "behind"));
+        assert!(end_relay(pids[0]) && is_closed(&mut stream));
+        drop((talk(first), talk(middle), talk(later)));
+        let successors = relays(daemon);
+        assert!(successors.len() == 1 && successors != pids, "{successors:?}");
+        daemon.kill9().unwrap();
+        assert!(end_relay(successors[0]));
+        daemon.restart().unwrap();
+        drop((talk(first), talk(middle)));
+        let at = At { daemon, cli: Cli::Longshore };
+        at.ok("rm -f many");
+        until_relays(daemon, 0);
+        refused(middle);
+    });
+}
+
 #[test]
 fn privileged_what_a_killed_daemon_published_is_served_until_its_container_is_gone() {
     ours(|daemon| {

@@ -135,8 +135,19 @@ mod tests {
     use super::*;
     use crate::ports::Protocol;
 
+    /// Runs `test` where nobody else binds ports.
+    fn alone(test: impl FnOnce() + Send + 'static) {
+        let thread = std::thread::spawn(|| {
+            sys::namespace::unshare(rustix::thread::UnshareFlags::NEWNET).unwrap();
+            sys::network::loopback_up().unwrap();
+            test();
+        });
+        thread.join().unwrap();
+    }
+
     fn free() -> Published {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        static NEXT: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(20_000);
+        let port = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let host_address = Ipv4Addr::LOCALHOST.into();
         Published { protocol: Protocol::Tcp, container_port: 80, host_address, host_port: port }
     }
@@ -146,53 +157,59 @@ mod tests {
     }
 
     #[test]
-    fn no_hold_outlives_its_port() {
-        let (ports, owner) = (Vec::from_iter((0..40).map(|_| free())), LaterOwner::default());
-        let later = &owner.0;
-        later.add(ports.iter().copied());
-        // Given back while it is due, and while others are taken.
-        later.release(&ports[0]);
-        later.begin();
-        later.release(&ports[39]);
-        later.release(&ports[20]);
-        while later.lock().at_work {
-            std::thread::yield_now();
-        }
-        for (at, port) in ports.iter().enumerate() {
-            assert_eq!(is_free(port), [0, 20, 39].contains(&at), "{port:?}");
-        }
-        later.release(&ports[1]);
-        assert!(is_free(&ports[1]));
-        // What is due or held goes with the owner.
-        later.add([ports[1]]);
-        drop(owner);
-        assert!(ports.iter().all(is_free));
+    fn privileged_no_hold_outlives_its_port() {
+        alone(|| {
+            let (ports, owner) = (Vec::from_iter((0..40).map(|_| free())), LaterOwner::default());
+            let later = &owner.0;
+            later.add(ports.iter().copied());
+            // Given back while it is due, and while others are taken.
+            later.release(&ports[0]);
+            later.begin();
+            later.release(&ports[39]);
+            later.release(&ports[20]);
+            while later.lock().at_work {
+                std::thread::yield_now();
+            }
+            for (at, port) in ports.iter().enumerate() {
+                assert_eq!(is_free(port), [0, 20, 39].contains(&at), "{port:?}");
+            }
+            later.release(&ports[1]);
+            assert!(is_free(&ports[1]));
+            // What is due or held goes with the owner.
+            later.add([ports[1]]);
+            drop(owner);
+            assert!(ports.iter().all(is_free));
+        });
     }
 
     #[test]
-    fn a_port_that_another_program_has_is_nobodys_error() {
-        let (owner, port, other) = (LaterOwner::default(), free(), free());
-        let _theirs = TcpListener::bind((port.host_address, port.host_port)).unwrap();
-        owner.0.add([port, other]);
-        owner.0.begin();
-        while owner.0.lock().at_work {
-            std::thread::yield_now();
-        }
-        assert!(!owner.0.lock().held.contains_key(&port) && owner.0.lock().held.contains_key(&other));
+    fn privileged_a_port_that_another_program_has_is_nobodys_error() {
+        alone(|| {
+            let (owner, port, other) = (LaterOwner::default(), free(), free());
+            let _theirs = TcpListener::bind((port.host_address, port.host_port)).unwrap();
+            owner.0.add([port, other]);
+            owner.0.begin();
+            while owner.0.lock().at_work {
+                std::thread::yield_now();
+            }
+            assert!(!owner.0.lock().held.contains_key(&port) && owner.0.lock().held.contains_key(&other));
+        });
     }
 
     #[test]
-    fn a_hold_becomes_the_relays() {
-        let (owner, port) = (LaterOwner::default(), free());
-        owner.0.add([port]);
-        owner.0.begin();
-        while owner.0.lock().at_work {
-            std::thread::yield_now();
-        }
-        let held = owner.0.take_for_relay(&port).unwrap();
-        // It takes connections from now on.
-        std::net::TcpStream::connect((port.host_address, port.host_port)).unwrap();
-        held.release();
-        assert!(is_free(&port) && owner.0.take_for_relay(&port).is_none());
+    fn privileged_a_hold_becomes_the_relays() {
+        alone(|| {
+            let (owner, port) = (LaterOwner::default(), free());
+            owner.0.add([port]);
+            owner.0.begin();
+            while owner.0.lock().at_work {
+                std::thread::yield_now();
+            }
+            let held = owner.0.take_for_relay(&port).unwrap();
+            // It takes connections from now on.
+            std::net::TcpStream::connect((port.host_address, port.host_port)).unwrap();
+            held.release();
+            assert!(is_free(&port) && owner.0.take_for_relay(&port).is_none());
+        });
     }
 }
